@@ -55,7 +55,9 @@ func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, fmt.Sprintf("%s key
 func (k Key) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%s key %d", k.Kind, k.ID)) }
 
 // MarshalJSON refuses: a secret belongs in its file alone.
-func (k Key) MarshalJSON() ([]byte, error) { return nil, errors.New("a key is not to be written as JSON") }
+func (k Key) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("a key is not to be written as JSON")
+}
 
 const (
 	header    = "optout-key v1"

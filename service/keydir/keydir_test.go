@@ -89,10 +89,14 @@ func TestRefusals(t *testing.T) {
 			}
 			return os.WriteFile(path, []byte(text[:i]+string(flipped)+text[i+1:]), 0o600)
 		},
-		"more lines":  func(path, text string) error { return os.WriteFile(path, []byte(text+"more: 1\n"), 0o600) },
-		"same id":     func(path, text string) error { return os.WriteFile(path+".copy.key", []byte(text), 0o600) },
-		"other kind":  func(path, text string) error { return os.WriteFile(path, []byte(strings.Replace(text, "link", "pink", 1)), 0o600) },
-		"other order": func(path, text string) error { return os.WriteFile(path, []byte(strings.Replace(text, "kind: link\nid: 1\n", "id: 1\nkind: link\n", 1)), 0o600) },
+		"more lines": func(path, text string) error { return os.WriteFile(path, []byte(text+"more: 1\n"), 0o600) },
+		"same id":    func(path, text string) error { return os.WriteFile(path+".copy.key", []byte(text), 0o600) },
+		"other kind": func(path, text string) error {
+			return os.WriteFile(path, []byte(strings.Replace(text, "link", "pink", 1)), 0o600)
+		},
+		"other order": func(path, text string) error {
+			return os.WriteFile(path, []byte(strings.Replace(text, "kind: link\nid: 1\n", "id: 1\nkind: link\n", 1)), 0o600)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, folder := newDir(t)

@@ -236,3 +236,17 @@ func PackRef(position uint64, key address.Key) (packed [16]byte) {
 func UnpackRef(packed [16]byte) (position uint64, keyPrefix [8]byte) {
 	return binary.BigEndian.Uint64(packed[:8]), [8]byte(packed[8:])
 }
+
+// InForce returns the newest opt-out that stands at an address key and covers the scope, and since when (unix milliseconds);
+// 0 when there is none.
+func (l *Ledger) InForce(scope uint32, key address.Key) (entry uint64, since int64) {
+	var rec standing.Record
+	reg := l.Registry()
+	l.table.Get(standing.Key(key), &rec)
+	for i := range rec.Facts {
+		if f := &rec.Facts[i]; kindOf(f) == OptedOut && covers(reg, f.Scope, scope) {
+			entry, since = f.Entry, f.At
+		}
+	}
+	return entry, since
+}

@@ -181,3 +181,14 @@ func clip(s string) string {
 
 // notFound tells whether err is the store's ErrNotFound.
 func notFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// AddressKey is the suppression key of an address under a sender, with its generation, for links.
+func (l *Ledger) AddressKey(s *Sender, addr string) (address.Key, uint16, error) {
+	a, err := parseAddress(addr)
+	if err != nil {
+		return address.Key{}, 0, err
+	}
+	var keys address.Keys
+	l.opt.Keys.Keys(s.Number, &a, &keys)
+	return keys.Of[0].Suppression, keys.Of[0].Generation, nil
+}
