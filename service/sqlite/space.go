@@ -1,0 +1,76 @@
+package sqlite
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spaceInterval is how often the free space is looked at.
+const spaceInterval = time.Second
+
+// space watches the free space of the volume.
+type space struct {
+	dir     string
+	minFree uint64 // octets
+	low     atomic.Bool
+}
+
+// watchSpace takes the first look. minFree 0 means the default.
+func watchSpace(dir string, minFree uint64) (*space, error) {
+	_, size, err := freeSpace(dir)
+	if err != nil {
+		return nil, err
+	}
+	if minFree == 0 {
+		minFree = max(16<<20, min(256<<20, size/50))
+	}
+	sp := &space{dir: dir, minFree: minFree}
+	return sp, sp.look(nil)
+}
+
+// run looks once a second until done is closed.
+func (sp *space) run(log *slog.Logger, done <-chan struct{}) {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := sp.look(log); err != nil {
+				log.Error("the free space cannot be looked at", "folder", sp.dir, "error", err)
+			}
+		case <-done:
+			return
+		}
+	}
+}
+
+func (sp *space) look(log *slog.Logger) error {
+	free, _, err := freeSpace(sp.dir)
+	if err != nil {
+		return err
+	}
+	low := free < sp.minFree
+	if sp.low.Swap(low) == low || log == nil {
+		return nil
+	}
+	if low {
+		log.Error("storage is nearly full: writes are refused until there is space again", "folder", sp.dir, "free", free, "needed", sp.minFree)
+	} else {
+		log.Info("there is space again: writes are taken", "folder", sp.dir, "free", free)
+	}
+	return nil
+}
+
+// freeSpace returns what an unprivileged user may still write, and the size of the volume, in octets.
+func freeSpace(dir string) (free, size uint64, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, 0, fmt.Errorf("sqlite: free space of %s: %w", dir, err)
+	}
+	block := uint64(fs.Bsize)
+	return fs.Bavail * block, fs.Blocks * block, nil
+}
