@@ -1,0 +1,116 @@
+package rpc
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	optoutv1 "optout/proto/optout/v1"
+	"optout/service/ledger"
+)
+
+// ListEntries lists entries in order of position.
+func (h *handlers) ListEntries(ctx context.Context, r *optoutv1.ListEntriesRequest) (*optoutv1.ListEntriesResponse, error) {
+	filter := proto.CloneOf(r)
+	filter.PageSize, filter.PageToken = 0, ""
+	p, err := pageIn(r.PageSize, r.PageToken, filter)
+	if err != nil {
+		return nil, err
+	}
+	if p.Next == 0 {
+		p.Next = r.After + 1
+	}
+	reg, k := h.Ledger.Registry(), caller(ctx)
+	if r.Sender != "" && reg.Sender(r.Sender) == nil {
+		return nil, &ledger.Error{Kind: ledger.ErrUnknownSender, Field: "sender", Problem: "there is no such sender", Remedy: "see \"optout sender list\""}
+	}
+	mine := func(n uint32) bool {
+		s, _, _, ok := reg.Scope(n)
+		if !ok { // an entry of the whole installation
+			return r.Sender == "" && len(k.Senders) == 0
+		}
+		return (r.Sender == "" || s.Name == r.Sender) && k.MayUseSender(s.Name)
+	}
+	kinds := make([]ledger.Kind, len(r.Kinds))
+	for i, x := range r.Kinds {
+		kinds[i] = ledger.Kind(x)
+	}
+	lines, p, err := h.Ledger.Entries(ctx, p, mine, kinds)
+	if err != nil {
+		return nil, err
+	}
+	see := evidenceFor(k.Role)
+	if see < seesAll {
+		see = seesNothing // a listing is not about somebody who asked for help
+	}
+	resp := &optoutv1.ListEntriesResponse{NextPageToken: pageOut(p, filter), Position: h.position(h.Ledger.Position().Number)}
+	for i := range lines {
+		resp.Entries = append(resp.Entries, entryOut(reg, &lines[i], see))
+	}
+	return resp, nil
+}
+
+// GetCheckpoint gives the newest tree head.
+func (h *handlers) GetCheckpoint(ctx context.Context, _ *optoutv1.GetCheckpointRequest) (*optoutv1.GetCheckpointResponse, error) {
+	head := h.Ledger.Head()
+	resp := &optoutv1.GetCheckpointResponse{Position: h.position(head.Size), RootHash: head.Root[:],
+		Text: fmt.Sprintf("optout/%s\n%d\n%s\n", h.Ledger.ID(), head.Size, base64.StdEncoding.EncodeToString(head.Root[:]))}
+	if head.Size > 0 {
+		l, err := h.Ledger.Line(ctx, head.Size)
+		if err != nil {
+			return nil, err
+		}
+		resp.At = stampMillis(l.At)
+	}
+	return resp, nil
+}
+
+// progressEvery is how often long calls tell how far they are.
+const progressEvery = 200 * time.Millisecond
+
+// Verify recomputes everything, telling its progress.
+func (h *handlers) Verify(_ *optoutv1.VerifyRequest, s grpc.ServerStreamingServer[optoutv1.VerifyResponse]) error {
+	release, err := h.takeLong()
+	if err != nil {
+		return err
+	}
+	defer release()
+	last := time.Now()
+	rep, err := h.Ledger.Verify(s.Context(), func(done, total uint64) {
+		if time.Since(last) >= progressEvery {
+			last = time.Now()
+			s.Send(&optoutv1.VerifyResponse{Verified: done, Total: total}) // a caller who went away ends the context
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if rep.FirstBad != 0 {
+		h.Log.Error("the ledger does not verify", "entry", rep.FirstBad, "fault", rep.Fault)
+	}
+	return s.Send(&optoutv1.VerifyResponse{Verified: rep.Entries, Total: rep.Head.Size, Done: true, FirstBad: rep.FirstBad, Fault: rep.Fault, Position: h.position(rep.Head.Size)})
+}
+
+// Backup writes a copy, telling its progress.
+func (h *handlers) Backup(r *optoutv1.BackupRequest, s grpc.ServerStreamingServer[optoutv1.BackupResponse]) error {
+	release, err := h.takeLong()
+	if err != nil {
+		return err
+	}
+	defer release()
+	last := time.Now()
+	at, root, err := h.Options.Backup(s.Context(), r.Directory, r.WithKeys, func(copied, total uint64) {
+		if time.Since(last) >= progressEvery {
+			last = time.Now()
+			s.Send(&optoutv1.BackupResponse{Copied: copied, Total: total})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return s.Send(&optoutv1.BackupResponse{Done: true, Position: h.position(at.Number), RootHash: root[:]})
+}

@@ -1,0 +1,222 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	optoutv1 "optout/proto/optout/v1"
+	"optout/service/ledger"
+	"optout/service/link"
+)
+
+// actIn reads the act that a mail answers.
+func actIn(a *optoutv1.InAnswerTo) (ledger.Act, error) {
+	if a == nil {
+		return ledger.Act{}, nil
+	}
+	at, err := moment("in_answer_to.at", a.At)
+	return ledger.Act{What: a.Act, At: at}, err
+}
+
+// CheckSend answers for one address.
+func (h *handlers) CheckSend(ctx context.Context, r *optoutv1.CheckSendRequest) (*optoutv1.CheckSendResponse, error) {
+	act, err := actIn(r.InAnswerTo)
+	if err != nil {
+		return nil, err
+	}
+	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Address: r.Address, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
+	var v ledger.Verdict
+	if err := h.Ledger.Check(ctx, &req, &v); err != nil {
+		return nil, err
+	}
+	resp := &optoutv1.CheckSendResponse{Verdict: verdictOut(&v), Position: h.position(v.Position), Denials: denialsOut(h.Ledger.Registry(), v.Denials)}
+	if v.Send && v.WirelessFrom != 0 {
+		resp.Warnings = []string{fmt.Sprintf("the domain is on the FCC's list of wireless domains: without authorisation commercial mail to it ends on %s", ledger.Time(v.WirelessFrom).Format(time.DateOnly))}
+	}
+	if r.WantHeaders {
+		issue, err := h.issuer(v.Sender, v.Topic, r.LinkScope, r.Mailing)
+		if err != nil {
+			return nil, err
+		}
+		if v.Send && issue != nil {
+			resp.Link = issue(v.Key)
+		}
+	}
+	return resp, nil
+}
+
+// issuer returns what makes the link of an address key; nil when no link stops the topic.
+func (h *handlers) issuer(s *ledger.Sender, t *ledger.Topic, scope *optoutv1.Scope, mailing uint32) (func(key [16]byte) *optoutv1.UnsubscribeLink, error) {
+	n, err := h.linkScope(s, scope)
+	if err != nil || t.Class == ledger.Required {
+		return nil, err
+	}
+	ring, base := h.Ring(), h.base(s)
+	return func(key [16]byte) *optoutv1.UnsubscribeLink {
+		return linkOut(ring.Issue(base, link.Token{Scope: n, Mailing: mailing, Key: key}))
+	}, nil
+}
+
+// BatchCheckSend answers for many addresses.
+func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSendRequest) (*optoutv1.BatchCheckSendResponse, error) {
+	act, err := actIn(r.InAnswerTo)
+	if err != nil {
+		return nil, err
+	}
+	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
+	reg := h.Ledger.Registry()
+	resp := &optoutv1.BatchCheckSendResponse{Verdicts: make([]byte, len(r.Addresses))}
+	var issue func([16]byte) *optoutv1.UnsubscribeLink
+	if s := reg.Sender(r.Sender); r.WantHeaders && s != nil && s.Topic(r.Topic) != nil {
+		if issue, err = h.issuer(s, s.Topic(r.Topic), r.LinkScope, r.Mailing); err != nil {
+			return nil, err
+		}
+	}
+	position, err := h.Ledger.CheckBatch(ctx, &req, r.Addresses, func(i int, v *ledger.Verdict, malformed error) {
+		resp.Verdicts[i] = byte(verdictOut(v))
+		switch {
+		case malformed != nil:
+			resp.Malformed = append(resp.Malformed, &optoutv1.MalformedAddress{Index: uint32(i), Message: malformed.Error()})
+		case !v.Send:
+			resp.Refused = append(resp.Refused, &optoutv1.RefusedAddress{Index: uint32(i), Denials: denialsOut(reg, v.Denials)})
+		case issue != nil:
+			resp.Links = append(resp.Links, &optoutv1.AddressLink{Index: uint32(i), Link: issue(v.Key)})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Position = h.position(position)
+	return resp, nil
+}
+
+// ListSuppressions lists the noes in force.
+func (h *handlers) ListSuppressions(ctx context.Context, r *optoutv1.ListSuppressionsRequest) (*optoutv1.ListSuppressionsResponse, error) {
+	filter := proto.CloneOf(r)
+	filter.PageSize, filter.PageToken = 0, ""
+	p, err := pageIn(r.PageSize, r.PageToken, filter)
+	if err != nil {
+		return nil, err
+	}
+	f := ledger.SuppressionFilter{Sender: r.Sender, Scoped: r.Scope != nil, Scope: scopeIn(r.Scope), Channel: ledger.Channel(r.Channel), Domain: r.Domain}
+	for _, x := range r.Reasons {
+		f.Reasons = append(f.Reasons, ledger.Reason(x))
+	}
+	if f.From, err = moment("from", r.From); err != nil {
+		return nil, err
+	}
+	if f.To, err = moment("to", r.To); err != nil {
+		return nil, err
+	}
+	switch r.Order {
+	case optoutv1.ListOrder_LIST_ORDER_UNSPECIFIED, optoutv1.ListOrder_LIST_ORDER_NEWEST_FIRST:
+		f.Down = true
+	case optoutv1.ListOrder_LIST_ORDER_POSITION:
+	default:
+		return nil, invalid("order", "unknown order")
+	}
+	found, p, err := h.Ledger.Suppressions(ctx, p, f)
+	if err != nil {
+		return nil, err
+	}
+	reg, see := h.Ledger.Registry(), evidenceFor(caller(ctx).Role)
+	resp := &optoutv1.ListSuppressionsResponse{NextPageToken: pageOut(p, filter), Position: h.position(p.Bound)}
+	for i := range found {
+		x := &found[i]
+		s := &optoutv1.Suppression{Reason: optoutv1.DenialReason(x.Reason), Scope: scopeOut(reg, x.Scope), Since: stampMillis(x.At), Entry: x.Position,
+			Channel: optoutv1.Channel(x.Channel), Actor: actor(reg, &x.Entry), AddressKey: x.Key.String(), Mailing: x.Mailing}
+		if see >= seesStory {
+			s.Address = x.Address
+		}
+		resp.Suppressions = append(resp.Suppressions, s)
+	}
+	return resp, nil
+}
+
+// CreateSuppression records a no.
+func (h *handlers) CreateSuppression(ctx context.Context, r *optoutv1.CreateSuppressionRequest) (*optoutv1.CreateSuppressionResponse, error) {
+	who := by(ctx)
+	who.RequestID, who.Evidence = r.RequestId, map[string]string{"note": r.Note}
+	var err error
+	if who.Occurred, err = moment("occurred_at", r.OccurredAt); err != nil {
+		return nil, err
+	}
+	if err := checkLength("note", r.Note, 500); err != nil {
+		return nil, err
+	}
+	o, err := h.Ledger.Suppress(ctx, who, ledger.Suppression{Sender: r.Sender, Address: r.Address, Reason: ledger.Reason(r.Reason), Topic: r.Topic})
+	if err != nil {
+		return nil, err
+	}
+	return &optoutv1.CreateSuppressionResponse{Entry: o.Entry, Created: o.Created, Position: h.position(o.Position)}, nil
+}
+
+func checkLength(field, s string, limit int) error {
+	if len([]rune(s)) > limit {
+		return invalid(field, "it must be at most %d characters", limit)
+	}
+	return nil
+}
+
+// LiftSuppression lifts what others than the recipient may lift.
+func (h *handlers) LiftSuppression(ctx context.Context, r *optoutv1.LiftSuppressionRequest) (*optoutv1.LiftSuppressionResponse, error) {
+	who := by(ctx)
+	who.RequestID = r.RequestId
+	o, err := h.Ledger.Lift(ctx, who, r.Sender, r.Address, ledger.Reason(r.Reason), r.Justification)
+	if err != nil {
+		return nil, err
+	}
+	return &optoutv1.LiftSuppressionResponse{Entry: o.Entry, Position: h.position(o.Position)}, nil
+}
+
+// VoidEntries voids what machines said in error.
+func (h *handlers) VoidEntries(ctx context.Context, r *optoutv1.VoidEntriesRequest) (*optoutv1.VoidEntriesResponse, error) {
+	who := by(ctx)
+	who.RequestID = r.RequestId
+	n, o, err := h.Ledger.Void(ctx, who, r.Sender, r.Entries, r.Justification, r.Evidence)
+	if err != nil {
+		return nil, err
+	}
+	return &optoutv1.VoidEntriesResponse{Voided: uint32(n), Position: h.position(o.Position)}, nil
+}
+
+// ImportSuppressions records opt-outs kept elsewhere.
+func (h *handlers) ImportSuppressions(ctx context.Context, r *optoutv1.ImportSuppressionsRequest) (*optoutv1.ImportSuppressionsResponse, error) {
+	rows := make([]ledger.ImportRow, len(r.Rows))
+	for i, x := range r.Rows {
+		at, err := moment(fmt.Sprintf("rows[%d].occurred_at", i), x.OccurredAt)
+		if err != nil {
+			return nil, err
+		}
+		rows[i] = ledger.ImportRow{Address: x.Address, Occurred: at, Reason: ledger.Reason(x.Reason), Topic: x.Topic, Note: x.Note}
+	}
+	o, err := h.Ledger.Import(ctx, by(ctx), r.Sender, r.Source, rows, r.DryRun, r.Last)
+	if err != nil {
+		return nil, err
+	}
+	resp := &optoutv1.ImportSuppressionsResponse{Added: uint32(o.Added), Unchanged: uint32(o.Unchanged), Position: h.position(o.Position)}
+	for i := range rows {
+		if err := o.Malformed[i]; err != nil {
+			resp.Malformed = append(resp.Malformed, &optoutv1.MalformedAddress{Index: uint32(i), Message: err.Error()})
+		}
+	}
+	return resp, nil
+}
+
+// ExplainAddress tells everything that bears on an address.
+func (h *handlers) ExplainAddress(ctx context.Context, r *optoutv1.ExplainAddressRequest) (*optoutv1.ExplainAddressResponse, error) {
+	st, err := h.Ledger.Explain(ctx, r.Sender, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	reg, see := h.Ledger.Registry(), evidenceFor(caller(ctx).Role)
+	resp := &optoutv1.ExplainAddressResponse{Verdicts: topicVerdicts(reg, st.Verdicts), Position: h.position(st.Position),
+		PersonAddresses: uint32(st.PersonAddresses), AddressKey: st.Key.String(), Truncated: st.Truncated}
+	for i := range st.Lines {
+		resp.Entries = append(resp.Entries, entryOut(reg, &st.Lines[i], see))
+	}
+	return resp, nil
+}
