@@ -1,0 +1,167 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	optoutv1 "optout/proto/optout/v1"
+)
+
+// Decision is the answer to "may I send?". The zero value forbids.
+type Decision struct {
+	verdict optoutv1.Verdict
+	// Denials are the reasons, strongest first. When Send is true they are the noes that a required topic passed.
+	Denials []*optoutv1.Denial
+	// Malformed tells what is wrong with the address, if it could not be read; such a one is never sent to.
+	Malformed string
+	// Link has the URL and the header fields to put on the message; nil unless wanted, allowed, and of use for the topic.
+	Link *optoutv1.UnsubscribeLink
+	// Position is what the answer reflects.
+	Position *optoutv1.Position
+	// Warnings are what a careful mailer should know though the mail may go out.
+	Warnings []string
+}
+
+// Send reports whether the mail may leave now.
+func (d Decision) Send() bool { return d.verdict == optoutv1.Verdict_VERDICT_SEND }
+
+// String tells the verdict and its strongest reason.
+func (d Decision) String() string {
+	switch {
+	case d.Send():
+		return "SEND"
+	case d.Malformed != "":
+		return "DO_NOT_SEND: malformed address: " + d.Malformed
+	case len(d.Denials) > 0:
+		return "DO_NOT_SEND: " + d.Denials[0].Reason.String()[len("DENIAL_REASON_"):]
+	}
+	return "DO_NOT_SEND"
+}
+
+// CheckOption changes what a check asks.
+type CheckOption func(*optoutv1.BatchCheckSendRequest)
+
+// WithHeaders asks for link and header fields too.
+func WithHeaders() CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) { r.WantHeaders = true }
+}
+
+// WithMailing puts a number into the links, so that opt-outs can be counted per campaign.
+func WithMailing(n uint32) CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) { r.Mailing = n }
+}
+
+// WithLinkScope makes links stop this rather than ALL correspondence.
+func WithLinkScope(scope *optoutv1.Scope) CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) { r.LinkScope = scope }
+}
+
+// InAnswerTo names what the person has just done that the mail answers, such as "password reset requested": required topics
+// with ground "answer" pass a no only so.
+func InAnswerTo(act string, at time.Time) CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) {
+		r.InAnswerTo = &optoutv1.InAnswerTo{Act: act, At: timestamppb.New(at)}
+	}
+}
+
+// AtLeast answers only from a ledger that has reached a position that another call returned.
+func AtLeast(p *optoutv1.Position) CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) { r.AtLeast = p }
+}
+
+func (c *Client) checkRequest(topic string, options []CheckOption) *optoutv1.BatchCheckSendRequest {
+	r := &optoutv1.BatchCheckSendRequest{Sender: c.sender, Topic: topic}
+	for _, o := range options {
+		o(r)
+	}
+	return r
+}
+
+// CheckSend asks about one address, right before its message leaves. With an error the Decision forbids.
+func (c *Client) CheckSend(ctx context.Context, topic, address string, options ...CheckOption) (Decision, error) {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	r := c.checkRequest(topic, options)
+	resp, err := c.suppression.CheckSend(ctx, &optoutv1.CheckSendRequest{Sender: r.Sender, Topic: r.Topic, Address: address, WantHeaders: r.WantHeaders,
+		LinkScope: r.LinkScope, Mailing: r.Mailing, InAnswerTo: r.InAnswerTo, AtLeast: r.AtLeast})
+	if err != nil {
+		return Decision{}, wrap(err)
+	}
+	return Decision{verdict: resp.Verdict, Denials: resp.Denials, Link: resp.Link, Position: resp.Position, Warnings: resp.Warnings}, nil
+}
+
+// Limits of BatchCheckSend: addresses a call, and calls at once.
+const (
+	batchSize  = 1000
+	batchCalls = 4
+)
+
+// BatchCheckSend asks about any number of addresses and answers each, in order; it splits them into calls by itself. With an
+// error no Decision permits, not even those that were answered. A verdict is as old as the call: mail that leaves much later
+// wants a CheckSend of its own.
+func (c *Client) BatchCheckSend(ctx context.Context, topic string, addresses []string, options ...CheckOption) ([]Decision, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	decisions := make([]Decision, len(addresses))
+	var calls sync.WaitGroup
+	var once sync.Once
+	var failed error
+	turn := make(chan struct{}, batchCalls)
+	for first := 0; first < len(addresses) && ctx.Err() == nil; first += batchSize {
+		last := min(first+batchSize, len(addresses))
+		turn <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-turn }()
+			if err := c.checkChunk(ctx, topic, addresses[first:last], decisions[first:last], options); err != nil {
+				once.Do(func() { failed = err })
+				cancel()
+			}
+		})
+	}
+	calls.Wait()
+	if failed == nil {
+		failed = ctx.Err()
+	}
+	if failed != nil {
+		return make([]Decision, len(addresses)), failed
+	}
+	return decisions, nil
+}
+
+func (c *Client) checkChunk(ctx context.Context, topic string, addresses []string, decisions []Decision, options []CheckOption) error {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	r := c.checkRequest(topic, options)
+	r.Addresses = addresses
+	resp, err := c.suppression.BatchCheckSend(ctx, r)
+	if err != nil {
+		return wrap(err)
+	}
+	if len(resp.Verdicts) != len(addresses) {
+		return fmt.Errorf("%w: %d addresses, %d answers", ErrCannotAsk, len(addresses), len(resp.Verdicts))
+	}
+	for i, v := range resp.Verdicts {
+		decisions[i] = Decision{verdict: optoutv1.Verdict(v), Position: resp.Position}
+	}
+	at := func(i uint32) *Decision {
+		if int(i) < len(decisions) {
+			return &decisions[i]
+		}
+		return &Decision{}
+	}
+	for _, x := range resp.Refused {
+		at(x.Index).Denials = x.Denials
+	}
+	for _, x := range resp.Malformed {
+		d := at(x.Index)
+		d.Malformed, d.verdict = x.Message, optoutv1.Verdict_VERDICT_DO_NOT_SEND
+	}
+	for _, x := range resp.Links {
+		at(x.Index).Link = x.Link
+	}
+	return nil
+}
