@@ -1,0 +1,87 @@
+package service
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+
+	"optout/service/ledger"
+)
+
+// meters are the figures at /metrics. None has an address or a key in its labels.
+type meters struct {
+	registry *prometheus.Registry
+	calls    *prometheus.HistogramVec
+	pages    *prometheus.HistogramVec
+}
+
+func newMeters(l *ledger.Ledger) *meters {
+	m := &meters{registry: prometheus.NewRegistry(),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_rpc_seconds", Help: "Time to answer a call, by method and gRPC code.",
+			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"method", "code"}),
+		pages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_http_seconds", Help: "Time to answer a recipient's request, by route and status.",
+			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"route", "code"})}
+	count := func(name, help string, f func() float64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
+	}
+	gauge := func(name, help string, f func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
+	}
+	c := l.Counters()
+	count("optout_checks_total", "Addresses checked.", func() float64 { return float64(c.Checks.Load()) })
+	count("optout_refused_total", "Addresses refused.", func() float64 { return float64(c.Refused.Load()) })
+	count("optout_commits_total", "Transactions committed, one fsync each.", func() float64 { return float64(c.Commits.Load()) })
+	count("optout_entries_total", "Entries written since the start.", func() float64 { return float64(c.Entries.Load()) })
+	count("optout_replays_total", "Requests that came again with the same request_id.", func() float64 { return float64(c.Replays.Load()) })
+	count("optout_anchor_failures_total", "Failures to write the tree head off the database.", func() float64 { return float64(c.AnchorFailures.Load()) })
+	gauge("optout_ledger_position", "The head of the ledger.", func() float64 { return float64(l.Position().Number) })
+	gauge("optout_addresses", "Address keys that standing holds.", func() float64 { n, _ := l.Known(); return float64(n) })
+	gauge("optout_standing_bytes", "Memory that standing takes.", func() float64 { _, b := l.Known(); return float64(b) })
+	gauge("optout_writable", "1 when writes are taken, 0 when not (disk full, or the ledger has failed).", func() float64 {
+		if l.Writable() == nil {
+			return 1
+		}
+		return 0
+	})
+	m.registry.MustRegister(m.calls, m.pages, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *meters) rpc(method string, code codes.Code, d time.Duration) {
+	m.calls.WithLabelValues(method, code.String()).Observe(d.Seconds())
+}
+
+func (m *meters) web(route string, status int, d time.Duration) {
+	m.pages.WithLabelValues(route, http.StatusText(status)).Observe(d.Seconds())
+}
+
+// adminHandler serves /metrics, /healthz (the process lives and its ledger has not failed) and /readyz (writes are taken).
+func (s *Service) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	answer := func(ok func() error) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.Header().Set("Cache-Control", "no-store")
+			if err := ok(); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				w.Write([]byte(err.Error() + "\n"))
+				return
+			}
+			w.Write([]byte("ok\n"))
+		}
+	}
+	l := s.ledger
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.meters.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /healthz", answer(func() error {
+		if l.Err() != nil {
+			return ledger.ErrClosed
+		}
+		return nil
+	}))
+	mux.Handle("GET /readyz", answer(l.Writable))
+	return mux
+}

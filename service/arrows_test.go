@@ -1,0 +1,85 @@
+package service_test
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says which of our packages each package may import, tests aside (DESIGN, "Arrows"): adapters know the core and never
+// each other; the core knows none of them; client knows only proto; service wires. A package that is not here fails the test:
+// say first which room it is.
+var allowed = map[string][]string{
+	"optout/proto/optout/v1": {},
+
+	// The core.
+	"optout/service/address":  {},
+	"optout/service/standing": {},
+	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
+	"optout/service/link":     {},
+	"optout/service/keydir":   {},
+
+	// Adapters.
+	"optout/service/anchor": {"optout/service/ledger"},
+	"optout/service/sqlite": {"optout/service/ledger"},
+	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address"},
+
+	// What tests of stores and adapters share.
+	"optout/service/ledgertest": {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
+
+	// Where the parts meet.
+	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
+		"optout/service/mailin", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+
+	"optout/client":                  {"optout/proto/optout/v1"},
+	"optout/client/clienttest":       {"optout/client", "optout/proto/optout/v1", "optout/service"},
+	"optout/cmd/optout":              {"optout/cmd/optout/internal/cli"},
+	"optout/cmd/optout/internal/cli": {"optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger"},
+}
+
+// foreign says which modules the core must not know: no transport, no SQL.
+var foreign = map[string][]string{
+	"optout/service/ledger":   {"google.golang.org/", "net/http", "database/sql", "github.com/"},
+	"optout/service/address":  {"google.golang.org/", "net/http", "database/sql", "github.com/"},
+	"optout/service/standing": {"google.golang.org/", "net/http", "database/sql", "github.com/", "golang.org/"},
+	"optout/service/link":     {"google.golang.org/", "net/http", "database/sql", "github.com/"},
+}
+
+func TestArrows(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "optout/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		may, known := allowed[p.ImportPath]
+		if !known {
+			t.Errorf("%s has no place among the arrows: add it to this test", p.ImportPath)
+			continue
+		}
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "optout/") && !slices.Contains(may, i) {
+				t.Errorf("%s must not import %s", p.ImportPath, i)
+			}
+			for _, f := range foreign[p.ImportPath] {
+				if strings.HasPrefix(i, f) {
+					t.Errorf("%s must not import %s: the core knows no transport and no store", p.ImportPath, i)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package service
+
+import (
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Config is everything a service is told from outside. Each field is a flag of "optout serve".
+type Config struct {
+	// Data is the folder of database, keys and first admin key; made 0700.
+	Data string
+	// Keys is the folder of address and link keys; empty means "keys" in Data.
+	Keys string
+	// Store is the URL of the store; empty means the SQLite file in Data.
+	Store string
+
+	// GRPC, HTTP, Admin and SMTP are the addresses to listen on, host:port; port 0 picks a free one. An empty one is off
+	// (GRPC and HTTP must be on).
+	GRPC, HTTP, Admin, SMTP string
+
+	// PublicURL is the base of every link; never taken from a request.
+	PublicURL string
+	// MailDomain is the domain of unsubscribe addresses; empty for none: then links have no mailto.
+	MailDomain string
+
+	// TLSCert and TLSKey are PEM files for every listener; a listener off loopback needs them.
+	TLSCert, TLSKey string
+	// TLSClientCA is a PEM file of the authorities whose client certificates gRPC and admin require (mutual TLS).
+	TLSClientCA string
+	// InsecurePlaintext allows plaintext off loopback, said out loud.
+	InsecurePlaintext bool
+	// TrustedProxies are the CIDRs whose X-Forwarded-For is believed.
+	TrustedProxies []string
+
+	// Log takes the log; nil means none.
+	Log *slog.Logger
+	// Now is the clock; nil means the wall clock.
+	Now func() time.Time
+	// Random is the source of secrets and salts; nil means crypto/rand.
+	Random io.Reader
+}
+
+// Addresses are the addresses in use, host:port; an empty one is off. It is the ready line of "optout serve".
+type Addresses struct {
+	GRPC  string `json:"grpc,omitempty"`
+	HTTP  string `json:"http,omitempty"`
+	Admin string `json:"admin,omitempty"`
+	SMTP  string `json:"smtp,omitempty"`
+}

@@ -1,0 +1,108 @@
+package service
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+)
+
+// listen opens every listener that is on. Off loopback it must be TLS, or plaintext said out loud.
+func (s *Service) listen(secure bool) error {
+	for _, l := range []struct {
+		name, flag, addr string
+		used             *string
+	}{
+		{"grpc", "--grpc", s.cfg.GRPC, &s.addresses.GRPC},
+		{"http", "--http", s.cfg.HTTP, &s.addresses.HTTP},
+		{"admin", "--admin", s.cfg.Admin, &s.addresses.Admin},
+		{"smtp", "--smtp", s.cfg.SMTP, &s.addresses.SMTP},
+	} {
+		if l.addr == "" {
+			if l.name == "grpc" || l.name == "http" {
+				return fmt.Errorf("%s: it is empty; give host:port", l.flag)
+			}
+			continue
+		}
+		// Mail servers speak plaintext and STARTTLS; what they bring is a token, not a secret of ours.
+		if l.name != "smtp" && !secure && !s.cfg.InsecurePlaintext && !loopback(l.addr) {
+			return fmt.Errorf("%s %s: it is not on loopback, so it needs TLS: give --tls-cert and --tls-key (or --insecure-plaintext behind a proxy that does TLS)", l.flag, l.addr)
+		}
+		n, err := net.Listen("tcp", l.addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.flag, err)
+		}
+		s.listeners[l.name] = n
+		*l.used = n.Addr().String()
+	}
+	return nil
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// tls reads the certificates: one configuration for recipients and mail servers, one that requires client certificates too
+// where they are asked for. Both are nil without --tls-cert.
+func (c *Config) tls() (server, mutual *tls.Config, err error) {
+	switch {
+	case c.TLSCert == "" && c.TLSKey == "" && c.TLSClientCA == "":
+		return nil, nil, nil
+	case c.TLSCert == "" || c.TLSKey == "":
+		return nil, nil, fmt.Errorf("--tls-cert and --tls-key go together; --tls-client-ca needs both")
+	}
+	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	server = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	mutual = server.Clone()
+	if c.TLSClientCA != "" {
+		pem, err := os.ReadFile(c.TLSClientCA)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--tls-client-ca: %w", err)
+		}
+		mutual.ClientCAs = x509.NewCertPool()
+		if !mutual.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, nil, fmt.Errorf("--tls-client-ca: %s holds no PEM certificate", c.TLSClientCA)
+		}
+		mutual.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return server, mutual, nil
+}
+
+func (c *Config) proxies() ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			ip, err := netip.ParseAddr(s)
+			if err != nil {
+				return nil, fmt.Errorf("--trusted-proxy %q: it must be a CIDR such as 10.0.0.0/8, or an IP address", s)
+			}
+			p = netip.PrefixFrom(ip, ip.BitLen())
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
+}
+
+// redactURL shows a store's URL without its password.
+func redactURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "…"
+	}
+	return u.Redacted()
+}
