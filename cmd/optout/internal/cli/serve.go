@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"optout/service"
+)
+
+// serveFlags are what "optout serve" is told besides service.Config.
+type serveFlags struct {
+	service.Config
+	config, logFormat, logLevel string
+}
+
+func (p *program) serveCommand() *cobra.Command {
+	f := &serveFlags{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the service",
+		Long: `Runs the service on the embedded SQLite store until SIGTERM or SIGINT, then lets calls in flight end and exits 0; a second signal
+ends it at once. The first start makes keys, database, the sender "default" and an admin API key in the data folder.
+
+When it is ready, one line of JSON on standard output names every address in use (port 0 picks a free one):
+
+  {"ready":true,"grpc":"127.0.0.1:7070","http":"127.0.0.1:7080","admin":"127.0.0.1:7090","smtp":"127.0.0.1:7025"}
+
+Logs go to standard error. A listener that is not on loopback needs TLS. The keys in the key folder recognise addresses and sign
+links: without them the database answers nothing, and the service refuses to start. Keep a copy apart from the backups.
+
+Every flag is also a variable (--public-url is OPTOUT_PUBLIC_URL; an empty one counts as not set) and a key of the YAML file
+given by --config ("public-url: https://mail.example.com"). The flag goes before the variable, the variable before the file.`,
+		Example: `  optout serve
+  optout serve --config /etc/optout.yaml
+  optout serve --data /var/lib/optout --http :443 --public-url https://mail.example.com --mail-domain unsub.example.com \
+    --tls-cert cert.pem --tls-key key.pem`,
+		Args: needArgs(0, 0, "", "settings are flags; see \"optout serve --help\""),
+	}
+	cmd.Flags().SortFlags = false
+	f.add(cmd.Flags())
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.serve(cmd, f) }
+	return cmd
+}
+
+func (f *serveFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Data, "data", defaultData, "`DIR` for database, keys and first admin key; made 0700")
+	fs.StringVar(&f.Keys, "keys", "", "`DIR` of address keys and link keys (default: keys in --data)")
+	fs.StringVar(&f.Store, "store", "", "`URL` of the store (default: the SQLite file in --data)")
+	fs.StringVar(&f.GRPC, "grpc", "127.0.0.1:7070", "`ADDRESS` of the gRPC API")
+	fs.StringVar(&f.HTTP, "http", "127.0.0.1:7080", "`ADDRESS` of recipients' pages and one-click")
+	fs.StringVar(&f.Admin, "admin", "127.0.0.1:7090", "`ADDRESS` of /metrics, /healthz and /readyz, or off")
+	fs.StringVar(&f.SMTP, "smtp", "127.0.0.1:7025", "`ADDRESS` of mail in, or off")
+	fs.StringVar(&f.PublicURL, "public-url", "http://127.0.0.1:7080", "`URL` that every link begins with; without https there is no one-click (RFC 8058)")
+	fs.StringVar(&f.MailDomain, "mail-domain", "", "`DOMAIN` of unsubscribe and bounce addresses (default: links have no mailto)")
+	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener")
+	fs.StringVar(&f.TLSKey, "tls-key", "", "`FILE` (PEM) with its key")
+	fs.StringVar(&f.TLSClientCA, "tls-client-ca", "", "`FILE` (PEM) with the authorities of client certificates, which gRPC and admin then require")
+	fs.BoolVar(&f.InsecurePlaintext, "insecure-plaintext", false, "allow plaintext off loopback, behind a proxy that does TLS")
+	fs.StringSliceVar(&f.TrustedProxies, "trusted-proxy", nil, "`CIDR` whose X-Forwarded-For is believed; can be repeated")
+	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
+	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
+	fs.StringVar(&f.config, "config", "", "`FILE` (YAML) of these settings")
+	fromEnv(fs)
+}
+
+// settle applies variables and file, and makes the log.
+func (p *program) settle(cmd *cobra.Command, f *serveFlags) error {
+	if !cmd.Flags().Changed("config") {
+		f.config = p.env[variable("config")]
+	}
+	var file map[string]fileValue
+	if f.config != "" {
+		var err error
+		known := slices.DeleteFunc(flagNames(cmd), func(n string) bool { return n == "config" || n == "help" })
+		if file, err = readConfig(f.config, known); err != nil {
+			return err
+		}
+	}
+	if err := p.fill(cmd.Flags(), file); err != nil {
+		return err
+	}
+	for _, addr := range []*string{&f.Admin, &f.SMTP} {
+		if *addr == "off" {
+			*addr = ""
+		}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return wrongUsage("--log-level", fmt.Sprintf("%q is not a level", clip(f.logLevel)), "use debug, info, warn or error")
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		f.Log = slog.New(slog.NewTextHandler(p.Stderr, options))
+	case "json":
+		f.Log = slog.New(slog.NewJSONHandler(p.Stderr, options))
+	default:
+		return wrongUsage("--log-format", fmt.Sprintf("%q is not a format", clip(f.logFormat)), "use text or json")
+	}
+	return nil
+}
+
+func (p *program) serve(cmd *cobra.Command, f *serveFlags) error {
+	if err := p.settle(cmd, f); err != nil {
+		return err
+	}
+	for _, w := range p.misspelt(cmd) {
+		f.Log.Warn(w)
+	}
+	ctx := cmd.Context()
+	s, err := service.New(ctx, f.Config)
+	if err != nil {
+		return f.failed(ctx, err)
+	}
+	if !strings.HasPrefix(f.PublicURL, "https://") {
+		f.Log.Warn("links have no one-click header: RFC 8058 demands https", "public_url", f.PublicURL, "remedy", "give --public-url https://…")
+	}
+	if s.FirstStart != "" {
+		f.Log.Info("first start: an admin API key was made; keep it and the key folder safe", "admin_key", s.FirstStart)
+	}
+	ready, err := json.Marshal(struct {
+		Ready bool `json:"ready"`
+		service.Addresses
+	}{true, s.Addresses()})
+	if err == nil {
+		_, err = fmt.Fprintf(p.Stdout, "%s\n", ready)
+	}
+	if err != nil {
+		s.Close()
+		return f.failed(ctx, fmt.Errorf("standard output: %w", err))
+	}
+	return f.failed(ctx, s.Run(ctx))
+}
+
+// failed is the end of a service that did not start, or failed: one line, exit code 1. To be asked to stop is no failure.
+func (f *serveFlags) failed(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	e := *explainError(err)
+	e.exit = exitNo
+	e.Message = strings.Join(strings.Fields(e.Message), " ")
+	return &e
+}
