@@ -22,6 +22,8 @@ type Mailer struct {
 	client  *Client
 	mail    *mail.Client
 	options []CheckOption
+	// own are the messages of a call whose caller set the Message-ID.
+	own map[*mail.Msg]bool
 }
 
 // NewMailer makes a mailer of a client and a configured go-mail client. Options apply to every check, such as WithMailing.
@@ -94,6 +96,10 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 	report, err := recipients(messages)
 	if err != nil {
 		return report, err
+	}
+	m.own = map[*mail.Msg]bool{}
+	for _, msg := range messages {
+		m.own[msg] = msg.GetMessageID() != ""
 	}
 	if err := m.mayCommercial(ctx, topic); err != nil {
 		return report.fail(err), err
@@ -249,6 +255,9 @@ func (s *session) send(ctx context.Context, topic string, msg *mail.Msg, report 
 	if err != nil {
 		fail(Failed, err)
 		return
+	}
+	if !s.mailer.own[msg] {
+		msg.SetMessageID() // each recipient's message is one of its own
 	}
 	text, err := render(msg, d.Link, report, r.Message)
 	if err != nil {
