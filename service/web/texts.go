@@ -5,6 +5,8 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/language"
 
@@ -83,6 +85,7 @@ type view struct {
 	State  string
 	Style  template.CSS
 	Sender string
+	Named  bool   // the sender has a name to show
 	What   string // what stops
 	Stops  string // what has stopped
 	// Required are the topics that may still come, with the reason given for each.
@@ -100,7 +103,7 @@ type required struct{ Name, Why string }
 func (h *handler) view(r *http.Request, s *ledger.Sender, kind ledger.ScopeKind, topic *ledger.Topic) *view {
 	w := h.texts.pick(r.Header.Get("Accept-Language"))
 	v := &view{words: w, Sender: s.DisplayName, Policy: s.PrivacyPolicyURL, Postal: s.PostalAddress, DPO: s.DataProtection}
-	if v.Sender == "" {
+	if v.Named = v.Sender != ""; !v.Named {
 		v.Sender = w.ThisSender
 	}
 	switch kind {
@@ -129,10 +132,11 @@ func (h *handler) view(r *http.Request, s *ledger.Sender, kind ledger.ScopeKind,
 	return v
 }
 
-// fill puts names where the text has %s, in order.
+// fill puts names where the text has %s, in order, and begins the sentence with a capital.
 func fill(text string, names ...string) string {
 	for _, n := range names {
 		text = strings.Replace(text, "%s", n, 1)
 	}
-	return text
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:]
 }
