@@ -221,3 +221,13 @@ func (w *world) want(topic, addr, verdict string) {
 		w.t.Errorf("%s to %s: %s, want %s", topic, addr, got, verdict)
 	}
 }
+
+// otherKeys is a keyring with another secret under an id.
+func otherKeys(t *testing.T, id uint16) *address.Keyring {
+	t.Helper()
+	k, err := address.NewKeyring(address.Generation{ID: id, Secret: [32]byte{9}, Rules: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
