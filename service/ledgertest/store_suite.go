@@ -138,7 +138,10 @@ func (su suite) refused(t *testing.T) {
 			}
 			c.Head.Size++
 		}},
-		{"a gap within it", func(c *ledger.Commit, _ *chain) { c.Records[3].Position++ }},
+		{"a gap within it", func(c *ledger.Commit, _ *chain) { c.Records[5].Position++ }},
+		{"positions out of order", func(c *ledger.Commit, _ *chain) {
+			c.Records[2].Position, c.Records[3].Position = c.Records[3].Position, c.Records[2].Position
+		}},
 		{"positions that are taken", func(c *ledger.Commit, m *chain) {
 			for i := range c.Records {
 				c.Records[i].Position -= 2
@@ -148,8 +151,10 @@ func (su suite) refused(t *testing.T) {
 		{"a position twice", func(c *ledger.Commit, _ *chain) { c.Records[4].Position = c.Records[3].Position }},
 		{"a head of another size", func(c *ledger.Commit, _ *chain) { c.Head.Size++ }},
 		{"an edge of another size", func(c *ledger.Commit, _ *chain) { c.Edge = append(c.Edge, ledger.Hash{}) }},
-		{"another head without records", func(c *ledger.Commit, m *chain) { c.Records, c.Personal, c.Head.Size = nil, nil, m.tip.Head.Size }},
-		{"a personal row of an earlier entry", func(c *ledger.Commit, m *chain) { c.Personal[0].Position = 1 }},
+		{"another head without records", func(c *ledger.Commit, m *chain) {
+			c.Records, c.Personal, c.Head.Size, c.Edge = nil, nil, m.tip.Head.Size, m.tip.Edge
+		}},
+		{"a personal row of an earlier entry", func(c *ledger.Commit, m *chain) { c.Personal[0].Position = m.tip.Head.Size }},
 		{"a personal row of no entry", func(c *ledger.Commit, m *chain) { c.Personal[0].Position = c.Head.Size + 1 }},
 		{"a request id that is taken", func(c *ledger.Commit, m *chain) {
 			c.Requests[4].Sender, c.Requests[4].ID = m.requests[2].Sender, m.requests[2].ID

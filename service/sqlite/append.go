@@ -24,12 +24,12 @@ func (s *Store) Append(ctx context.Context, c *ledger.Commit) error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	if err := continues(&s.tip, c); err != nil {
+	if err := continues(s.head, c); err != nil {
 		return err
 	}
-	err := s.w.append(&s.tip, c)
+	err := s.w.append(s.head, c)
 	if err == nil {
-		s.tip.Head, s.tip.Edge = c.Head, append(s.tip.Edge[:0], c.Edge...)
+		s.head = c.Head
 		s.checkpoints.wrote(c)
 		return nil
 	}
@@ -53,9 +53,9 @@ func (s *Store) Append(ctx context.Context, c *ledger.Commit) error {
 	return fmt.Errorf("sqlite: append: the outcome is unknown: %w", err)
 }
 
-// continues reports whether c is the very next commit after tip.
-func continues(tip *ledger.Tip, c *ledger.Commit) error {
-	next := tip.Head.Size
+// continues returns what is wrong with c as the very next commit after head.
+func continues(head ledger.Head, c *ledger.Commit) error {
+	next := head.Size
 	for i := range c.Records {
 		if next++; c.Records[i].Position != next {
 			return fmt.Errorf("sqlite: append: record %d of the commit has position %d, want %d", i+1, c.Records[i].Position, next)
@@ -67,11 +67,11 @@ func continues(tip *ledger.Tip, c *ledger.Commit) error {
 	if len(c.Edge) != bits.OnesCount64(next) {
 		return fmt.Errorf("sqlite: append: the edge of a tree of size %d has %d hashes, want %d", next, len(c.Edge), bits.OnesCount64(next))
 	}
-	if len(c.Records) == 0 && c.Head != tip.Head {
+	if len(c.Records) == 0 && c.Head != head {
 		return errors.New("sqlite: append: another head without records")
 	}
 	for i := range c.Personal {
-		if p := c.Personal[i].Position; p <= tip.Head.Size || p > next {
+		if p := c.Personal[i].Position; p <= head.Size || p > next {
 			return fmt.Errorf("sqlite: append: the personal row of entry %d belongs to no record of the commit", p)
 		}
 	}
@@ -105,7 +105,7 @@ func newWriter(c *conn) (w *writer, err error) {
 }
 
 // append writes c in one transaction.
-func (w *writer) append(tip *ledger.Tip, c *ledger.Commit) error {
+func (w *writer) append(head ledger.Head, c *ledger.Commit) error {
 	defer w.forget()
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
 		return &beginError{err}
@@ -142,7 +142,7 @@ func (w *writer) append(tip *ledger.Tip, c *ledger.Commit) error {
 		if err != nil {
 			return err
 		}
-		if err := w.moveTip(tip, c); err != nil {
+		if err := w.moveTip(head, c); err != nil {
 			return err
 		}
 	}
@@ -150,12 +150,12 @@ func (w *writer) append(tip *ledger.Tip, c *ledger.Commit) error {
 }
 
 // moveTip is also the check, inside the transaction, that nobody else has written.
-func (w *writer) moveTip(tip *ledger.Tip, c *ledger.Commit) error {
+func (w *writer) moveTip(head ledger.Head, c *ledger.Commit) error {
 	edge := make([]byte, 0, 32*len(c.Edge))
 	for i := range c.Edge {
 		edge = append(edge, c.Edge[i][:]...)
 	}
-	w.bind(int64(c.Head.Size), c.Head.Root[:], edge, int64(tip.Head.Size), tip.Head.Root[:])
+	w.bind(int64(c.Head.Size), c.Head.Root[:], edge, int64(head.Size), head.Root[:])
 	res, err := w.setTip.ExecContext(context.Background(), w.args)
 	w.args = w.args[:0]
 	if err != nil {

@@ -31,6 +31,7 @@ type checkpointer struct {
 	restart int64        // frames
 	written atomic.Int64 // pages since the last look, about
 	kick    chan struct{}
+	blocked bool // the last attempt failed; said once
 }
 
 // newCheckpointer takes over c. restart 0 means restartFrames.
@@ -75,15 +76,18 @@ func (cp *checkpointer) run(s *Store) {
 		if cp.written.Swap(0) == 0 {
 			continue
 		}
-		if err := cp.work(s); err != nil {
-			var e sqlite3.Error
-			switch errors.As(err, &e); e.Code {
-			case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull:
-				s.log.Warn("the write-ahead log could not be copied back; trying again", "error", err)
-				cp.written.Add(1)
-			default:
-				s.fail(fmt.Errorf("copying back the write-ahead log: %w", err))
+		err := cp.work(s)
+		var e sqlite3.Error
+		switch {
+		case err == nil:
+			cp.blocked = false
+		case errors.As(err, &e) && (e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked || e.Code == sqlite3.ErrFull):
+			if cp.written.Add(1); !cp.blocked {
+				s.log.Warn("the write-ahead log cannot be copied back now and grows; trying again every second", "error", err)
 			}
+			cp.blocked = true
+		default:
+			s.fail(fmt.Errorf("copying back the write-ahead log: %w", err))
 		}
 	}
 }

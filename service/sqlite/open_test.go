@@ -214,6 +214,35 @@ func TestAppendNoticesAnotherWriter(t *testing.T) {
 	if err := g.append(s, 1); err == nil || !strings.Contains(err.Error(), "opened anew") {
 		t.Errorf("the store went on: %v", err)
 	}
+	foreign(t, s.path, "UPDATE tip SET size = 3") // nothing is held any more
+}
+
+// What is refused before or inside the transaction, with a known outcome, does not end writing.
+func TestRefusedCommitsDoNoHarm(t *testing.T) {
+	s, g := openAt(t, filepath.Join(t.TempDir(), "optout.db")), newGrower()
+	defer mustClose(t, s)
+	first := g.commit(1, 1)
+	if err := s.Append(context.Background(), first); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(context.Background(), first); err == nil {
+		t.Error("a commit was taken twice")
+	}
+	g.size++
+	again := g.commit(1, 0)
+	again.Requests = first.Requests
+	if err := s.Append(context.Background(), again); err == nil {
+		t.Error("a request id was taken twice")
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Append(ended, g.commit(1, 0)); err != context.Canceled {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	g.mustAppend(t, s, 1)
+	if n, err := fits(s); n != 2 || err != nil {
+		t.Error(n, err)
+	}
 }
 
 func TestCloseLeavesNothingBehind(t *testing.T) {

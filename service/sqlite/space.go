@@ -26,11 +26,14 @@ func watchSpace(dir string, minFree uint64) (*space, error) {
 		return nil, err
 	}
 	if minFree == 0 {
-		minFree = max(16<<20, min(256<<20, size/50))
+		minFree = defaultMinFree(size)
 	}
 	sp := &space{dir: dir, minFree: minFree}
 	return sp, sp.look(nil)
 }
+
+// defaultMinFree is 2 % of a volume, within bounds: enough for the log, a checkpoint and the commits of a second.
+func defaultMinFree(size uint64) uint64 { return max(16<<20, min(256<<20, size/50)) }
 
 // run looks once a second until done is closed.
 func (sp *space) run(log *slog.Logger, done <-chan struct{}) {

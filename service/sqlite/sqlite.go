@@ -49,10 +49,10 @@ type Store struct {
 	log  *slog.Logger
 	lock *os.File
 
-	// write guards w and tip: one Append, one step of a backup or one restart of the log at a time.
+	// write guards w and head: one Append, one step of a backup or one restart of the log at a time.
 	write sync.Mutex
 	w     *writer
-	tip   ledger.Tip
+	head  ledger.Head // of what was committed last
 
 	// backups lets one backup run at a time, and Close wait for it to end.
 	backups sync.Mutex
@@ -140,7 +140,8 @@ func (s *Store) connect() error {
 		}
 		s.pool <- r
 	}
-	s.tip, err = s.Tip(context.Background())
+	tip, err := s.Tip(context.Background())
+	s.head = tip.Head
 	return err
 }
 

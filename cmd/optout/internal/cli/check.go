@@ -49,7 +49,12 @@ A required topic with ground "answer" passes a person's no only when the check n
 		Example: `  optout check --topic newsletter ada@example.com bob@example.org
   optout check --topic newsletter --json - < addresses.txt > verdicts.jsonl
   optout check --topic password-reset --in-answer-to "password reset requested" ada@example.com && send-the-mail`,
-		Args: needArgs(1, -1, "ADDRESS", "give at least one address, or - to read them from standard input"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 && slices.Contains(args, "-") {
+				return wrongUsage("ADDRESS", "- stands for standard input and goes alone", "give addresses, or - and nothing else")
+			}
+			return needArgs(1, -1, "ADDRESS", "give at least one address, or - to read them from standard input")(cmd, args)
+		},
 	}
 	cmd.Flags().StringVar(&f.topic, "topic", "", "`TOPIC` of the mail (required; see \"optout topic list\")")
 	cmd.Flags().StringVar(&f.act, "in-answer-to", "", "the `ACT` of the person that the mail answers, without personal data; only for required topics with ground \"answer\"")

@@ -148,7 +148,11 @@ func TestCheckStreams(t *testing.T) {
 	if code != exitOK || stdout != want.String() {
 		t.Errorf("exit %d, %d octets, want %d in order", code, len(stdout), want.Len())
 	}
-	if largest > checkChunk || calls > n/checkChunk*3 {
+	code, _, _ = runWith(t, env, "no@x.org\n"+in.String(), "check", "--topic", "news", "--json", "-")
+	if code != exitNo {
+		t.Errorf("one refused at the beginning of many: exit %d", code)
+	}
+	if largest > checkChunk || calls > n/checkChunk*6 {
 		t.Errorf("%d calls of at most %d addresses", calls, largest)
 	}
 

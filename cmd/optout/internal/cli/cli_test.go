@@ -2,11 +2,17 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	optoutv1 "optout/proto/optout/v1"
 )
 
 // runWith runs the program in this process.
@@ -36,7 +42,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"topic", "create", "x", "--class", "loud"}, "it must be one of: commercial, transactional, required"},
 		{[]string{"subscribe", "--topic", "news", "--expires", "soon", "a@x.org"}, `"soon" is no moment that can be read`},
 		{[]string{"key", "create", "--label", "crm"}, "--role: it is missing (use one of: mailer,"},
-		{[]string{"key", "create", "--role", "mailer"}, "--label: it is missing"},
+		{[]string{"check", "--topic", "news", "a@x.org", "-"}, "- stands for standard input and goes alone"},
 		{[]string{"suppressions", "lift", "a@x.org", "--reason", "undeliverable"}, "--justification: it is missing"},
 		{[]string{"suppressions", "void", "--justification", "x", "--evidence", "y"}, "ENTRY: it is missing"},
 		{[]string{"import", "--columns", "address"}, "must be formatted as key=value"},
@@ -66,7 +72,7 @@ func TestConnectionFaults(t *testing.T) {
 		{key, []string{"--timeout", "0s"}, "--timeout: it must be more than 0"},
 		{key, []string{"--tls-cert", "x"}, "--tls-cert and --tls-key go together"},
 		{key, []string{"--tls-ca", "does-not-exist"}, "--tls-ca: open does-not-exist"},
-		{key, []string{"--server", "127.0.0.1:1"}, "is the service running"},
+		{key, []string{"--server", "127.0.0.1:1"}, "optout: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused (is the service running"},
 		{[]string{"OPTOUT_KEY=two words"}, nil, "OPTOUT_KEY: it holds no API key"},
 		{append(key, "OPTOUT_TIMEOUT=soon"), nil, `OPTOUT_TIMEOUT: "soon" is not a valid value for timeout`},
 		{append(key, "OPTOUT_SERVER=nowhere"), nil, "--server: it must be HOST:PORT"},
@@ -79,6 +85,20 @@ func TestConnectionFaults(t *testing.T) {
 		if strings.Contains(stderr, "hunter2") || strings.Contains(stderr, "two words") {
 			t.Errorf("%v: the error shows the key: %q", c.args, stderr)
 		}
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &fake{check: func(*optoutv1.BatchCheckSendRequest) (*optoutv1.BatchCheckSendResponse, error) {
+		cancel()
+		time.Sleep(100 * time.Millisecond)
+		return nil, status.Error(codes.Internal, "too late")
+	}}
+	var out, errs bytes.Buffer
+	code := Run(ctx, Process{Args: []string{"check", "--topic", "news", "a@x.org"}, Env: f.serve(t), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs})
+	if code != exitError || out.Len() > 0 || !strings.HasPrefix(errs.String(), "optout: interrupted") {
+		t.Errorf("exit %d, %q, %q", code, out.String(), errs.String())
 	}
 }
 

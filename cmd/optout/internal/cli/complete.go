@@ -38,7 +38,7 @@ func (p *program) complete(to *connection, list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
-		c, err := p.open(cmd, to)
+		c, err := p.open(ctx, cmd, to)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -16,6 +16,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"optout/client"
 	optoutv1 "optout/proto/optout/v1"
@@ -81,7 +84,7 @@ func (p *program) online(cmd *cobra.Command, run func(c *call, args []string) er
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := p.open(cmd, &to)
+		c, err := p.open(cmd.Context(), cmd, &to)
 		if err != nil {
 			return err
 		}
@@ -108,8 +111,8 @@ type call struct {
 	close func()
 }
 
-// open reads the variables and makes the connection; nothing is sent yet.
-func (p *program) open(cmd *cobra.Command, to *connection) (*call, error) {
+// open reads the variables, makes the connection and sees that there is a service at its end.
+func (p *program) open(ctx context.Context, cmd *cobra.Command, to *connection) (*call, error) {
 	if err := p.fill(cmd.Flags(), nil); err != nil {
 		return nil, err
 	}
@@ -135,13 +138,28 @@ func (p *program) open(cmd *cobra.Command, to *connection) (*call, error) {
 		return nil, wrongUsage("--server", err.Error(), "for example 127.0.0.1:7070")
 	}
 	limited := timeLimit{cl.Conn(), to.timeout}
-	return &call{program: p, cmd: cmd, ctx: cmd.Context(), to: to, sender: to.sender, close: func() { cl.Close() },
+	if err := reach(ctx, limited); err != nil {
+		cl.Close()
+		return nil, err
+	}
+	return &call{program: p, cmd: cmd, ctx: ctx, to: to, sender: to.sender, close: func() { cl.Close() },
 		suppression:  optoutv1.NewSuppressionServiceClient(limited),
 		subscription: optoutv1.NewSubscriptionServiceClient(limited),
 		link:         optoutv1.NewLinkServiceClient(limited),
 		ledger:       optoutv1.NewLedgerServiceClient(limited),
 		admin:        optoutv1.NewAdminServiceClient(limited),
 	}, nil
+}
+
+// reach asks for the service's health. Whatever it answers, it is there. The client repeats the calls of the API until their time
+// is up, but not this one, so that a wrong --server or certificate is told at once and with its cause.
+func reach(ctx context.Context, conn grpc.ClientConnInterface) error {
+	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return err
+	}
+	return nil
 }
 
 // timeLimit ends a unary call after some time; streams take as long as they need.

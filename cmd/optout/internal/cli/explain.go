@@ -5,9 +5,11 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	optoutv1 "optout/proto/optout/v1"
 )
@@ -110,8 +112,19 @@ func circumstances(e *optoutv1.Entry) string {
 	}
 	for _, texts := range []map[string]string{e.Detail, e.Evidence} {
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
-			all = append(all, strings.ReplaceAll(name, "_", " ")+": "+texts[name])
+			all = append(all, strings.ReplaceAll(name, "_", " ")+": "+meaning(name, texts[name]))
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// meaning is the word for a detail that the ledger keeps as a number of the API.
+func meaning(name, value string) string {
+	kind, ok := map[string]protoreflect.Enum{"class": optoutv1.TopicClass(0), "consent_rule": optoutv1.ConsentRule(0),
+		"ground": optoutv1.RequiredGround(0), "role": optoutv1.Role(0)}[name]
+	n, err := strconv.Atoi(value)
+	if !ok || err != nil {
+		return value
+	}
+	return wordOf(kind.Descriptor(), protoreflect.EnumNumber(n))
 }

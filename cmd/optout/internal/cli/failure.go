@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -61,8 +60,7 @@ func (p *program) exit(err error) int {
 	}
 	f := explainError(err)
 	if p.json || p.wantsJSON() {
-		line, _ := json.Marshal(map[string]*failure{"error": f}) // strings cannot fail
-		fmt.Fprintf(p.Stderr, "%s\n", line)
+		fmt.Fprintf(p.Stderr, "%s\n", appendJSON(nil, map[string]*failure{"error": f}))
 	} else {
 		fmt.Fprintf(p.Stderr, "optout: %s\n", printable(f.Message))
 	}
@@ -88,8 +86,8 @@ func explainError(err error) *failure {
 		return f
 	}
 	f := &failure{Code: "UNKNOWN", Message: err.Error(), exit: exitError}
-	if errors.Is(err, context.Canceled) {
-		f.Code, f.Message = "CANCELLED", "interrupted"
+	if errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled {
+		f.Code, f.Message = "CANCELLED", "interrupted: whether a command had its effect is unknown; it may be repeated"
 		return f
 	}
 	st, ok := status.FromError(err)
@@ -106,14 +104,23 @@ func explainError(err error) *failure {
 		f.Remedy = "give an API key of this service: --key-file, OPTOUT_KEY, or --data with its data folder"
 	}
 	if f.Reason == "" {
+		f.Message = cause(f.Message)
 		f.Remedy = map[codes.Code]string{
-			codes.Unavailable:      "is the service running, and is --server its gRPC address? Repeat a command whose outcome is unknown: it acts at most once",
-			codes.DeadlineExceeded: "give a longer --timeout; repeat a command whose outcome is unknown: it acts at most once",
+			codes.Unavailable:      "is the service running, is --server its gRPC address, and does it want TLS (--tls-ca)? A command may be repeated: it acts at most once",
+			codes.DeadlineExceeded: "repeat the command, it acts at most once; or give a longer --timeout",
 			codes.Unimplemented:    "the service is older than this program, or --server is not a gRPC address of optout",
 		}[st.Code()]
 	}
 	f.Message = sentence(f.Field, f.Message, f.Remedy)
 	return f
+}
+
+// cause is what remains of the message of an error that gRPC itself made when its wrappings are taken off.
+func cause(message string) string {
+	if i := strings.LastIndex(message, "desc = "); i >= 0 {
+		message = message[i+len("desc = "):]
+	}
+	return strings.TrimPrefix(strings.Trim(message, `"`), "transport: ")
 }
 
 // codeName is the canonical name of a code, as the API's documentation spells it.

@@ -23,7 +23,7 @@ func (p *program) keyCreate() *cobra.Command {
 	k := &optoutv1.ApiKey{}
 	var sender []string
 	cmd := &cobra.Command{
-		Use:   "create --role ROLE --label TEXT",
+		Use:   "create --role ROLE [--label TEXT]",
 		Short: "Create an API key; its secret is printed this once",
 		Long: `Creates an API key and prints its secret, this once, alone on standard output: only its SHA-256 is kept. The caller sends it as
 "authorization: Bearer SECRET", or keeps it in a file for --key-file.
@@ -34,14 +34,13 @@ pass a person's no, so they must be named.`,
 		Args:    needArgs(0, 0, "", "give the label with --label"),
 	}
 	enumVar(cmd, role, "role", "`ROLE`: "+role.listing()+" (required)")
-	cmd.Flags().StringVar(&k.Label, "label", "", "`TEXT` that says who will use it (required)")
+	cmd.Flags().StringVar(&k.Label, "label", "", "`TEXT` that says who will use it (default: the role)")
 	cmd.Flags().StringSliceVar(&k.Topics, "topics", nil, "`NAMES` of the topics that it may name, separated by commas (default: all that are not required)")
 	cmd.Flags().StringSliceVar(&k.Senders, "senders", nil, "`NAMES` of the senders that it is bound to, separated by commas (default: all)")
 	cmd.Flags().StringSliceVar(&sender, "sender", nil, "the same as --senders")
 	required(cmd, "role", "use one of: "+role.listing())
-	required(cmd, "label", "say who will use the key")
 	return p.online(cmd, func(c *call, _ []string) error {
-		k.Role, k.Senders = optoutv1.Role(role.value), append(k.Senders, sender...)
+		k.Role, k.Label, k.Senders = optoutv1.Role(role.value), or(k.Label, role.String()), append(k.Senders, sender...)
 		r, err := c.admin.CreateApiKey(c.ctx, &optoutv1.CreateApiKeyRequest{Key: k})
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -105,8 +106,11 @@ func appendSingle(b []byte, f protoreflect.FieldDescriptor, v protoreflect.Value
 }
 
 func appendJSON(b []byte, v any) []byte {
-	text, _ := json.Marshal(v) // strings and maps of strings cannot fail
-	return append(b, text...)
+	text := bytes.NewBuffer(b)
+	e := json.NewEncoder(text)
+	e.SetEscapeHTML(false) // headers are full of < and >
+	e.Encode(v)            // texts, numbers and structs of them cannot fail
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }
 
 // enumName is a value's name without the prefix that all values of its enum share.

@@ -133,11 +133,18 @@ func showSender(w io.Writer, s *optoutv1.Sender) {
 		[]string{"display name", or(s.DisplayName, "-")},
 		[]string{"postal address", or(s.PostalAddress, "- (commercial mail needs one)")},
 		[]string{"public URL", s.EffectivePublicUrl + fallback(s.PublicUrl)},
-		[]string{"mail domain", or(s.EffectiveMailDomain, "-") + fallback(s.MailDomain)},
+		[]string{"mail domain", mailDomain(s)},
 		[]string{"privacy policy", or(s.PrivacyPolicyUrl, "-")},
 		[]string{"its version", or(s.PrivacyPolicyVersion, "-")},
 		[]string{"data protection", or(s.DataProtectionContact, "-")},
 		[]string{"created", fmt.Sprintf("%s, number %d", at(s.CreatedAt), s.Number)})
+}
+
+func mailDomain(s *optoutv1.Sender) string {
+	if s.EffectiveMailDomain == "" {
+		return "- (links have no mailto)"
+	}
+	return s.EffectiveMailDomain + fallback(s.MailDomain)
 }
 
 // fallback marks a value that is the service's, not the sender's own.

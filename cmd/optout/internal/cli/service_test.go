@@ -228,6 +228,10 @@ func (in *installation) rights(t *testing.T) {
 	in.do(t, exitOK, "check", "--key-file", file, "--topic", "newsletter", "zed@example.com")
 	demand(t, in.do(t, exitError, "check", "--key-file", file, "--topic", "offers", "zed@example.com"), `may not name this topic`)
 	demand(t, in.do(t, exitError, "topic", "create", "x", "--key-file", file), `role`)
+	if m := in.object(t, exitOK, "key", "create", "--role", "support", "--sender", "acme"); m["secret"] == nil {
+		t.Errorf("key create --json: %v", m)
+	}
+	demand(t, in.do(t, exitOK, "key", "list"), `2 +crm +mailer +all +newsletter `, `3 +support +support +acme +all but required `)
 	if out := in.do(t, exitOK, "key", "list"); !strings.Contains(out, "crm") || strings.Contains(out, strings.TrimSpace(secret)) {
 		t.Errorf("key list: %q", out)
 	}
@@ -241,6 +245,7 @@ func (in *installation) rights(t *testing.T) {
 func (in *installation) keeps(t *testing.T) {
 	t.Helper()
 	demand(t, in.do(t, exitOK, "entries", "--kind", "opted-out", "--limit", "1"), `opted out of ALL; by api`)
+	demand(t, in.do(t, exitOK, "entries", "--kind", "topic-created"), `class: required; consent rule: opt-out; description: .*; ground: answer;`, `class: commercial; consent rule: opt-in;`)
 	one := in.do(t, exitOK, "entries", "--all", "--json", "--limit", "3")
 	if strings.Count(one, "\n") != 3 || !strings.HasPrefix(one, `{"position":1,`) {
 		t.Errorf("entries --json: %q", one)

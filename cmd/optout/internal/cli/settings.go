@@ -73,9 +73,11 @@ func badValue(f *pflag.Flag, text string) string {
 func (p *program) misspelt(cmd *cobra.Command) []string {
 	known := []string{envKey}
 	for _, c := range append(cmd.Root().Commands(), cmd) {
-		for _, f := range flagNames(c) {
-			known = append(known, variable(f))
-		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Annotations[fromEnvironment] != nil {
+				known = append(known, variable(f.Name))
+			}
+		})
 	}
 	var warnings []string
 	for _, name := range slices.Sorted(maps.Keys(p.env)) {

@@ -95,7 +95,7 @@ func TestServeSettingsRefused(t *testing.T) {
 }
 
 func TestMisspeltVariables(t *testing.T) {
-	p := &program{env: map[string]string{"OPTOUT_DTAA": "x", "OPTOUT_PUBLICURL": "x", "OPTOUT_KEY_FIEL": "x", "OPTOUT_DATA": "x", "OPTOUT_KEY": "x", "OPTOUT_SENDER": "x",
+	p := &program{env: map[string]string{"OPTOUT_DTAA": "x", "OPTOUT_PUBLICURL": "x", "OPTOUT_KEY_FIEL": "x", "OPTOUT_DATA": "x", "OPTOUT_KEY": "x", "OPTOUT_SENDER": "x", "OPTOUT_TOPCI": "x",
 		"OPTOUT_SERVICE_HOST": "10.0.0.1", "OPTOUT_PORT_7070_TCP": "x", "PATH": "x", "OPTOUT_REQUIRE_REAL": "1"}}
 	root := p.root()
 	serve, _, err := root.Find([]string{"serve"})
