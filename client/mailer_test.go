@@ -27,7 +27,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type sink struct {
 	mu       sync.Mutex
 	messages map[string][]string // by envelope recipient
-	senders  []string
 	before   func(to string)
 	refuse   string // a recipient it refuses
 	host     string

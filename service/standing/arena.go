@@ -6,7 +6,7 @@ import "encoding/binary"
 // It has no pointers, so the garbage collector does not look at it.
 type arena struct {
 	octets []byte
-	free   [sizeClasses]uint64 // offset+1 of the first free block of a size; 0 for none
+	free   [sizeClasses]uint32 // offset/8+1 of the first free block of a size; 0 for none
 }
 
 // ref names a block.
@@ -16,7 +16,7 @@ type ref struct {
 	length uint32 // octets in use; 0 for no block
 }
 
-const sizeClasses = 40
+const sizeClasses = 32
 
 // sizeOf is how large the blocks of a class are: 16, 24, 32, 48, 64, 96, … so that at most a third is slack.
 func sizeOf(class uint8) int {
@@ -82,8 +82,9 @@ func (a *arena) put(value []byte, old ref) ref {
 
 func (a *arena) take(class uint8) uint64 {
 	if head := a.free[class]; head != 0 {
-		a.free[class] = binary.LittleEndian.Uint64(a.octets[head-1:])
-		return head - 1
+		at := uint64(head-1) * 8 // every size is a multiple of 8
+		a.free[class] = binary.LittleEndian.Uint32(a.octets[at:])
+		return at
 	}
 	at := len(a.octets)
 	a.octets = a.octets[:at+sizeOf(class)]
@@ -91,6 +92,6 @@ func (a *arena) take(class uint8) uint64 {
 }
 
 func (a *arena) release(r ref) {
-	binary.LittleEndian.PutUint64(a.octets[r.offset:], a.free[r.class])
-	a.free[r.class] = r.offset + 1
+	binary.LittleEndian.PutUint32(a.octets[r.offset:], a.free[r.class])
+	a.free[r.class] = uint32(r.offset/8) + 1
 }

@@ -1,9 +1,9 @@
 package standing
 
 import (
-	"bytes"
 	"encoding/binary"
 	"sync"
+	"unsafe"
 )
 
 // Key is an address key or person key: the output of a PRF, so its octets are uniformly random and place it without hashing.
@@ -12,7 +12,7 @@ type Key = [16]byte
 const (
 	shardBits   = 12
 	shardCount  = 1 << shardBits
-	keyOctets   = 15 // of the key in a slot: the first octet is implied by the shard
+	keyOctets   = 14 // of the key in a slot: octet 0 is implied by the shard, octet 2 is the tag
 	slotOctets  = keyOctets + payloadOctets
 	firstSlots  = 8
 	maxLoadNum  = 9 // a shard grows when it is more than 9/10 full, by an eighth: between 0.80 and 0.90 full, 0.85 on average
@@ -21,7 +21,6 @@ const (
 
 	// payloadOctets: 2 for the class, then 10 for what the class says.
 	payloadOctets = 12
-	classEmpty    = 0
 	// classBlock: the payload names a block of the shard's arena: offset (5 octets), size class (1), length (4).
 	classBlock = 0xffff
 )
@@ -33,13 +32,17 @@ func (p *payload) class() uint16 { return binary.LittleEndian.Uint16(p[:]) }
 
 // slots is a hash table without pointers inside: 27 octets a key, and an arena for values that do not fit. One goroutine
 // writes at a time; any number read.
+//
+// One octet of each key stands apart, in a row of tags, so that the search for a key that is not there (most keys asked about
+// are not) reads a run of neighbouring octets and seldom a slot.
 type slots struct {
 	shards [shardCount]shard
 }
 
 type shard struct {
 	mu    sync.RWMutex
-	slots []byte // open addressing, Robin Hood
+	tags  []byte // an octet of each slot's key, never 0; 0 marks an empty slot
+	slots []byte // open addressing, linear probing
 	used  int
 	arena arena
 }
@@ -48,78 +51,53 @@ func shardOf(key *Key) int { return int(binary.BigEndian.Uint16(key[:]) >> (16 -
 
 // home is the slot where the search for a key begins: octets that the shard does not depend on, scaled to the number of
 // slots, which need not be a power of two.
-func home(key []byte, count int) int {
-	return int(uint64(binary.LittleEndian.Uint32(key[keyOctets-4:])) * uint64(count) >> 32)
+func home(lastOctets []byte, count int) int {
+	return int(uint64(binary.LittleEndian.Uint32(lastOctets)) * uint64(count) >> 32)
 }
 
-// find returns the index of the key's slot. Slots stand in the order of Robin Hood hashing: none is farther from its home than
-// one that wanted its place, so the search for a key that is not there ends early, and most keys asked about are not there.
-func find(table []byte, key *Key) (at int, ok bool) {
-	count := len(table) / slotOctets
+// pack divides a key into its tag and what its slot holds. A tag cannot be 0, so a flag, in bits that the shard implies, tells
+// a key octet of 0 from one of 1.
+func pack(key *Key) (tag byte, stored [keyOctets]byte) {
+	stored[0] = key[1] & 0x0f
+	copy(stored[1:], key[3:])
+	if tag = key[2]; tag == 0 {
+		tag = 1
+		stored[0] |= 0x10
+	}
+	return tag, stored
+}
+
+// find returns the index of the key's slot, or of the empty one where it would go.
+func (s *shard) find(tag byte, stored *[keyOctets]byte) (at int, ok bool) {
+	count := len(s.tags)
 	if count == 0 {
 		return 0, false
 	}
-	tail := key[1:]
-	first := binary.LittleEndian.Uint64(tail)
-	i := home(tail, count)
-	for distance := 0; ; distance++ {
-		s := table[i*slotOctets : i*slotOctets+slotOctets]
-		if binary.LittleEndian.Uint16(s[keyOctets:]) == classEmpty {
-			return 0, false
-		}
-		if binary.LittleEndian.Uint64(s) == first && bytes.Equal(s[:keyOctets], tail) {
-			return i, true
-		}
-		if displaced(s, i, count) < distance {
-			return 0, false
+	low, high := binary.LittleEndian.Uint64(stored[:]), binary.LittleEndian.Uint64(stored[keyOctets-8:])
+	for i := home(stored[keyOctets-4:], count); ; {
+		switch s.tags[i] {
+		case tag:
+			slot := s.slots[i*slotOctets : i*slotOctets+keyOctets]
+			if binary.LittleEndian.Uint64(slot) == low && binary.LittleEndian.Uint64(slot[keyOctets-8:]) == high {
+				return i, true
+			}
+		case 0:
+			return i, false
 		}
 		if i++; i == count {
 			i = 0
 		}
 	}
-}
-
-// displaced is how far a slot stands from its home.
-func displaced(slot []byte, at, count int) int {
-	d := at - home(slot[:keyOctets], count)
-	if d < 0 {
-		d += count
-	}
-	return d
-}
-
-// insert puts a new slot in, moving on those that are nearer to their homes. There must be an empty one.
-func insert(table []byte, slot [slotOctets]byte) {
-	count := len(table) / slotOctets
-	i := home(slot[:keyOctets], count)
-	for distance := 0; ; distance++ {
-		s := table[i*slotOctets : i*slotOctets+slotOctets]
-		if binary.LittleEndian.Uint16(s[keyOctets:]) == classEmpty {
-			copy(s, slot[:])
-			return
-		}
-		if d := displaced(s, i, count); d < distance {
-			slot, distance = swap(s, slot), d
-		}
-		if i++; i == count {
-			i = 0
-		}
-	}
-}
-
-func swap(s []byte, slot [slotOctets]byte) (was [slotOctets]byte) {
-	copy(was[:], s)
-	copy(s, slot[:])
-	return was
 }
 
 // get copies a key's value: the payload, and the block that it names, appended to buf.
 func (t *slots) get(key *Key, buf []byte) (payload, []byte, bool) {
 	s := &t.shards[shardOf(key)]
+	tag, stored := pack(key)
 	var p payload
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	i, ok := find(s.slots, key)
+	i, ok := s.find(tag, &stored)
 	if !ok {
 		return p, buf, false
 	}
@@ -133,10 +111,11 @@ func (t *slots) get(key *Key, buf []byte) (payload, []byte, bool) {
 // set gives a key a payload that stands for itself, or, when block is not nil, a block. Readers see the old value or the new.
 func (t *slots) set(key *Key, p payload, value []byte) (added bool) {
 	s := &t.shards[shardOf(key)]
-	if (s.used+1)*maxLoadDen > len(s.slots)/slotOctets*maxLoadNum {
+	if (s.used+1)*maxLoadDen > len(s.tags)*maxLoadNum {
 		s.grow()
 	}
-	i, ok := find(s.slots, key) // only writers change slots, and this is the one writer
+	tag, stored := pack(key)
+	i, ok := s.find(tag, &stored) // only writers change slots, and this is the one writer
 	var old ref
 	if ok {
 		var was payload
@@ -159,32 +138,37 @@ func (t *slots) set(key *Key, p payload, value []byte) (added bool) {
 	} else if old.length != 0 {
 		s.arena.release(old)
 	}
+	copy(s.slots[i*slotOctets+keyOctets:], p[:])
 	if ok {
-		copy(s.slots[i*slotOctets+keyOctets:], p[:])
 		return false
 	}
-	var slot [slotOctets]byte
-	copy(slot[:], key[1:])
-	copy(slot[keyOctets:], p[:])
-	insert(s.slots, slot)
+	copy(s.slots[i*slotOctets:], stored[:])
+	s.tags[i] = tag
 	s.used++
 	return true
 }
 
 // grow makes the shard's table larger: the new one is built beside the old, readers wait only for the swap.
 func (s *shard) grow() {
-	count := len(s.slots) / slotOctets
+	count := len(s.tags)
 	next := max(firstSlots, count+count>>growthShift+1)
-	table := make([]byte, next*slotOctets)
-	for i := 0; i < count; i++ {
-		slot := s.slots[i*slotOctets : (i+1)*slotOctets]
-		if binary.LittleEndian.Uint16(slot[keyOctets:]) == classEmpty {
+	tags, table := make([]byte, next), make([]byte, next*slotOctets)
+	for i, tag := range s.tags {
+		if tag == 0 {
 			continue
 		}
-		insert(table, [slotOctets]byte(slot))
+		slot := s.slots[i*slotOctets : (i+1)*slotOctets]
+		j := home(slot[keyOctets-4:], next)
+		for tags[j] != 0 {
+			if j++; j == next {
+				j = 0
+			}
+		}
+		tags[j] = tag
+		copy(table[j*slotOctets:], slot)
 	}
 	s.mu.Lock()
-	s.slots = table
+	s.tags, s.slots = tags, table
 	s.mu.Unlock()
 }
 
@@ -193,9 +177,9 @@ func (t *slots) octets() (n int64) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		n += int64(cap(s.slots) + cap(s.arena.octets))
+		n += int64(cap(s.tags) + cap(s.slots) + cap(s.arena.octets))
 		s.mu.RUnlock()
 	}
-	const perShard = 160
+	const perShard = int64(unsafe.Sizeof(shard{}))
 	return n + shardCount*perShard
 }
