@@ -1,0 +1,21 @@
+package mailin
+
+import (
+	"strings"
+	"testing"
+)
+
+// Whatever a message holds, reading its evidence ends, and keeps only short printable texts.
+func FuzzEvidence(f *testing.F) {
+	f.Add([]byte("Message-ID: <1@icloud.com>\r\nAuto-Submitted: auto-replied\r\n\r\nx\r\n"))
+	f.Add([]byte(": \r\n\r\n"))
+	f.Add([]byte(strings.Repeat("A: b\r\n", 1000)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		bad(b)
+		for k, v := range evidenceOf(b) {
+			if len(v) > 250 || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c > '~' }) {
+				t.Fatalf("%s: %q", k, v)
+			}
+		}
+	})
+}
