@@ -210,12 +210,11 @@ func TestPowerCutControlLosesRows(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(300*time.Millisecond, d.cut)
 		acked, lines := 0, bufio.NewScanner(out)
-		cut := time.Now().Add(300 * time.Millisecond)
-		for lines.Scan() && time.Now().Before(cut) {
+		for cut := time.Now().Add(300 * time.Millisecond); lines.Scan() && time.Now().Before(cut); {
 			acked, _ = strconv.Atoi(lines.Text())
 		}
+		d.cut()
 		cmd.Process.Kill()
 		cmd.Wait()
 		d.clear(t)
