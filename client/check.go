@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
-	"sync"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,12 +37,12 @@ func (d Decision) String() string {
 	case d.Malformed != "":
 		return "DO_NOT_SEND: malformed address: " + d.Malformed
 	case len(d.Denials) > 0:
-		return "DO_NOT_SEND: " + d.Denials[0].Reason.String()[len("DENIAL_REASON_"):]
+		return "DO_NOT_SEND: " + strings.TrimPrefix(d.Denials[0].Reason.String(), "DENIAL_REASON_")
 	}
 	return "DO_NOT_SEND"
 }
 
-// CheckOption changes what a check asks.
+// CheckOption changes what a check asks. It is a MailerOption too.
 type CheckOption func(*optoutv1.BatchCheckSendRequest)
 
 // WithHeaders asks for link and header fields too.
@@ -60,8 +60,8 @@ func WithLinkScope(scope *optoutv1.Scope) CheckOption {
 	return func(r *optoutv1.BatchCheckSendRequest) { r.LinkScope = scope }
 }
 
-// InAnswerTo names what the person has just done that the mail answers, such as "password reset requested": required topics
-// with ground "answer" pass a no only so.
+// InAnswerTo names what the person has just done that the mail answers, such as "password reset requested", without personal
+// data: required topics with ground "answer" pass a no only so. It is at most 30 days ago.
 func InAnswerTo(act string, at time.Time) CheckOption {
 	return func(r *optoutv1.BatchCheckSendRequest) {
 		r.InAnswerTo = &optoutv1.InAnswerTo{Act: act, At: timestamppb.New(at)}
@@ -81,7 +81,8 @@ func (c *Client) checkRequest(topic string, options []CheckOption) *optoutv1.Bat
 	return r
 }
 
-// CheckSend asks about one address, right before its message leaves. With an error the Decision forbids.
+// CheckSend asks about one address, right before its message leaves. With an error the Decision forbids. Errors: *Error, and
+// ErrCannotAsk for an answer that this client does not understand.
 func (c *Client) CheckSend(ctx context.Context, topic, address string, options ...CheckOption) (Decision, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
@@ -91,77 +92,16 @@ func (c *Client) CheckSend(ctx context.Context, topic, address string, options .
 	if err != nil {
 		return Decision{}, wrap(err)
 	}
+	if err := understood(resp.Verdict); err != nil {
+		return Decision{}, err
+	}
 	return Decision{verdict: resp.Verdict, Denials: resp.Denials, Link: resp.Link, Position: resp.Position, Warnings: resp.Warnings}, nil
 }
 
-// Limits of BatchCheckSend: addresses a call, and calls at once.
-const (
-	batchSize  = 1000
-	batchCalls = 4
-)
-
-// BatchCheckSend asks about any number of addresses and answers each, in order; it splits them into calls by itself. With an
-// error no Decision permits, not even those that were answered. A verdict is as old as the call: mail that leaves much later
-// wants a CheckSend of its own.
-func (c *Client) BatchCheckSend(ctx context.Context, topic string, addresses []string, options ...CheckOption) ([]Decision, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	decisions := make([]Decision, len(addresses))
-	var calls sync.WaitGroup
-	var once sync.Once
-	var failed error
-	turn := make(chan struct{}, batchCalls)
-	for first := 0; first < len(addresses) && ctx.Err() == nil; first += batchSize {
-		last := min(first+batchSize, len(addresses))
-		turn <- struct{}{}
-		calls.Go(func() {
-			defer func() { <-turn }()
-			if err := c.checkChunk(ctx, topic, addresses[first:last], decisions[first:last], options); err != nil {
-				once.Do(func() { failed = err })
-				cancel()
-			}
-		})
-	}
-	calls.Wait()
-	if failed == nil {
-		failed = ctx.Err()
-	}
-	if failed != nil {
-		return make([]Decision, len(addresses)), failed
-	}
-	return decisions, nil
-}
-
-func (c *Client) checkChunk(ctx context.Context, topic string, addresses []string, decisions []Decision, options []CheckOption) error {
-	ctx, cancel := c.limit(ctx)
-	defer cancel()
-	r := c.checkRequest(topic, options)
-	r.Addresses = addresses
-	resp, err := c.suppression.BatchCheckSend(ctx, r)
-	if err != nil {
-		return wrap(err)
-	}
-	if len(resp.Verdicts) != len(addresses) {
-		return fmt.Errorf("%w: %d addresses, %d answers", ErrCannotAsk, len(addresses), len(resp.Verdicts))
-	}
-	for i, v := range resp.Verdicts {
-		decisions[i] = Decision{verdict: optoutv1.Verdict(v), Position: resp.Position}
-	}
-	at := func(i uint32) *Decision {
-		if int(i) < len(decisions) {
-			return &decisions[i]
-		}
-		return &Decision{}
-	}
-	for _, x := range resp.Refused {
-		at(x.Index).Denials = x.Denials
-	}
-	for _, x := range resp.Malformed {
-		d := at(x.Index)
-		d.Malformed, d.verdict = x.Message, optoutv1.Verdict_VERDICT_DO_NOT_SEND
-	}
-	for _, x := range resp.Links {
-		at(x.Index).Link = x.Link
+// understood refuses verdicts that are neither yes nor no: they come from a service newer than this client.
+func understood(v optoutv1.Verdict) error {
+	if v != optoutv1.Verdict_VERDICT_SEND && v != optoutv1.Verdict_VERDICT_DO_NOT_SEND {
+		return fmt.Errorf("%w: the service answered with verdict number %d, which this client does not know: bring the client up to date", ErrCannotAsk, v)
 	}
 	return nil
 }

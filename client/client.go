@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -52,10 +53,11 @@ type settings struct {
 // Option changes how a client is made.
 type Option func(*settings)
 
-// WithKey gives the API key's secret. Without it, and without WithKeyFile, New takes the variable OPTOUT_KEY.
+// WithKey gives the API key's secret. Without it, and without WithKeyFile, New takes the environment variable OPTOUT_KEY, as the
+// program's own commands do.
 func WithKey(secret string) Option { return func(s *settings) { s.key = secret } }
 
-// WithKeyFile reads the API key's secret from a file.
+// WithKeyFile reads the API key's secret from a file, without the white space around it.
 func WithKeyFile(path string) Option {
 	return func(s *settings) {
 		b, err := os.ReadFile(path)
@@ -80,14 +82,15 @@ func WithPlaintext() Option { return func(s *settings) { s.plaintext = true } }
 // WithSender names the sender in whose name mail goes out; "default" without it.
 func WithSender(name string) Option { return func(s *settings) { s.sender = name } }
 
-// WithTimeout says how long one call may take, retries included.
+// WithTimeout says how long one call may take, retries included; more than 0. A call ends earlier when its context does.
 func WithTimeout(d time.Duration) Option { return func(s *settings) { s.timeout = d } }
 
-// retries repeats calls that were not answered. Every call of the API may be repeated: writes are idempotent by nature or by
-// their request_id, which stays the same.
+// retries repeats calls that were not answered, with backoff and jitter, until the call's time is up. UNAVAILABLE may come after
+// the service acted, so only reads are named here and writes that are idempotent, by nature or by their request_id, which stays
+// the same. Other methods, which Conn reaches, are never repeated.
 const retries = `{"methodConfig": [{"name": [{"service": "optout.v1.SuppressionService"}, {"service": "optout.v1.SubscriptionService"},
 	{"service": "optout.v1.LinkService"}, {"service": "optout.v1.AdminService", "method": "GetSender"}, {"service": "optout.v1.AdminService", "method": "ListTopics"}],
-	"retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+	"retryPolicy": {"maxAttempts": 1000, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 
 // New makes a client for the service at target, host:port of its gRPC listener. It connects when it is first needed.
 func New(target string, options ...Option) (*Client, error) {
@@ -101,6 +104,12 @@ func New(target string, options ...Option) (*Client, error) {
 	if s.key == "" {
 		return nil, errors.New("optout client: no API key: give WithKey or WithKeyFile, or set OPTOUT_KEY")
 	}
+	if strings.ContainsFunc(s.key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("optout client: the API key has white space or other characters that no key has: give the secret that \"optout key create\" printed, and nothing else")
+	}
+	if s.timeout <= 0 {
+		return nil, errors.New("optout client: WithTimeout: it must be more than 0, for example 5*time.Second")
+	}
 	var transport credentials.TransportCredentials
 	switch {
 	case s.tls != nil:
@@ -111,8 +120,12 @@ func New(target string, options ...Option) (*Client, error) {
 		transport = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
 	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(bearer(s.key)),
-		grpc.WithDefaultServiceConfig(retries),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: 10 * time.Second}))
+		grpc.WithDefaultServiceConfig(retries), grpc.WithMaxCallAttempts(1000), // the call's time ends the attempts, not their number
+		grpc.WithDisableServiceConfig(), // no TXT record changes what is repeated
+		// A mailer that cannot ask stands still, so it must notice soon that the service is back: grpc's own pause is up to 2 minutes.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
+			MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: 10 * time.Second})) // the service allows every 30 s
 	if err != nil {
 		return nil, fmt.Errorf("optout client: %w", err)
 	}

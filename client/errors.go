@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -11,11 +12,12 @@ import (
 	optoutv1 "optout/proto/optout/v1"
 )
 
-// Error is an answer of the service that is no success.
+// Error is an answer of the service that is no success, or the lack of an answer. It never holds personal data.
+// errors.Is(err, context.Canceled) and errors.Is(err, context.DeadlineExceeded) tell which context ended the call.
 type Error struct {
 	// Code is the gRPC code.
 	Code codes.Code
-	// Reason is for machines; ERROR_REASON_UNSPECIFIED when the service did not answer.
+	// Reason is for machines; ERROR_REASON_UNSPECIFIED when the service did not answer, or gave a reason newer than this client.
 	Reason optoutv1.ErrorReason
 	// Message, Field and Remedy are for people: what is wrong, with which field of the request, and what to do.
 	Message, Field, Remedy string
@@ -30,8 +32,13 @@ func (e *Error) Error() string {
 	return "optout: " + e.Message
 }
 
-// Unwrap returns the gRPC error.
+// Unwrap returns the gRPC error; nil where the client itself found the fault.
 func (e *Error) Unwrap() error { return e.err }
+
+// Is makes the codes of an ended context match the context's own errors.
+func (e *Error) Is(target error) bool {
+	return target == context.Canceled && e.Code == codes.Canceled || target == context.DeadlineExceeded && e.Code == codes.DeadlineExceeded
+}
 
 // Temporary reports whether repeating the call may help.
 func (e *Error) Temporary() bool {
@@ -51,8 +58,26 @@ func Reason(err error) optoutv1.ErrorReason {
 	return optoutv1.ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
+// IsUnknownTopic reports whether the service knows no topic of the name: most often a typing error, never "send anyway".
+func IsUnknownTopic(err error) bool {
+	return Reason(err) == optoutv1.ErrorReason_ERROR_REASON_UNKNOWN_TOPIC
+}
+
+// IsUnknownSender reports whether the service knows no sender of the name given to WithSender.
+func IsUnknownSender(err error) bool {
+	return Reason(err) == optoutv1.ErrorReason_ERROR_REASON_UNKNOWN_SENDER
+}
+
 // ErrCannotAsk: the service gave no answer that can be relied on, so nothing may be sent.
 var ErrCannotAsk = errors.New("optout could not be asked, so nothing may be sent")
+
+// cannotAsk marks an error as the reason why nothing may be sent.
+func cannotAsk(err error) error {
+	if errors.Is(err, ErrCannotAsk) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCannotAsk, err)
+}
 
 // wrap makes an *Error of a gRPC error.
 func wrap(err error) error {

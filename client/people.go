@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
 	optoutv1 "optout/proto/optout/v1"
 )
 
@@ -46,10 +49,13 @@ func (c *Client) linkChunk(ctx context.Context, r *optoutv1.BatchIssueLinksReque
 	return resp.Results, nil
 }
 
-// Subscribe records a person's yes to a topic. A request_id is made when r has none, so that retries never beat a newer no.
+// Subscribe records a person's yes to a topic. The sender is this client's when r names none. A request_id is made when r has
+// none, once a call, so that the client's own retries never beat a newer no; whoever repeats a call that failed must give the
+// same id both times, and so make it. r is left as it is.
 func (c *Client) Subscribe(ctx context.Context, r *optoutv1.SubscribeRequest) (*optoutv1.SubscribeResponse, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
+	r = proto.CloneOf(r) // an id that stayed in the caller's request would be used again, for another person
 	if r.Sender == "" {
 		r.Sender = c.sender
 	}
@@ -60,7 +66,8 @@ func (c *Client) Subscribe(ctx context.Context, r *optoutv1.SubscribeRequest) (*
 	return resp, wrap(err)
 }
 
-// ConfirmSubscription brings back the token that was mailed to the address.
+// ConfirmSubscription brings back the token that was mailed to the address. The confirmation counts at the position of the
+// request that it confirms, so bringing a token back twice is harmless.
 func (c *Client) ConfirmSubscription(ctx context.Context, token string) (*optoutv1.ConfirmSubscriptionResponse, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
@@ -101,5 +108,5 @@ func (c *Client) Topic(ctx context.Context, name string) (*optoutv1.Topic, error
 			return t, nil
 		}
 	}
-	return nil, &Error{Reason: optoutv1.ErrorReason_ERROR_REASON_UNKNOWN_TOPIC, Field: "topic", Message: "there is no such topic", Remedy: "create it, or name another"}
+	return nil, &Error{Code: codes.NotFound, Reason: optoutv1.ErrorReason_ERROR_REASON_UNKNOWN_TOPIC, Field: "topic", Message: "there is no such topic", Remedy: "create it, or name another"}
 }

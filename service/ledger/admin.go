@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -78,6 +79,10 @@ func checkPublicURL(s string) error {
 		strings.ContainsAny(s, "<>,\" ") || !isASCII(s) {
 		return invalid("public_url", "it must be an absolute http(s) URL in ASCII without query, fragment or user", "for example https://mail.example.com")
 	}
+	// A path that a server would clean is answered by a redirect, and no link may be (RFC 8058 section 3.1).
+	if p := strings.TrimSuffix(u.Path, "/"); p != "" && p != strings.TrimSuffix(path.Clean(p), "/") {
+		return invalid("public_url", "its path has empty, \".\" or \"..\" parts", "for example https://example.com/mail")
+	}
 	return nil
 }
 
@@ -102,13 +107,11 @@ func isASCII(s string) bool {
 
 // CheckDefaults checks a public URL and mail domain given for the whole installation.
 func CheckDefaults(publicURL, mailDomain string) error {
-	if err := checkPublicURL(publicURL); err != nil {
-		return err
+	if publicURL == "" {
+		return checkPublicURL(publicURL)
 	}
-	if mailDomain != "" {
-		return checkMailDomain(mailDomain)
-	}
-	return nil
+	_, err := (&SenderSettings{PublicURL: &publicURL, MailDomain: &mailDomain}).detail()
+	return err
 }
 
 // builtIn are the required topics that every sender has.

@@ -64,6 +64,8 @@ type Error struct {
 	Problem string
 	// Remedy says what to do.
 	Remedy string
+	// Needs, with ErrRoleRequired, are the roles that may.
+	Needs []Role
 }
 
 // Error joins field, problem and remedy.

@@ -125,7 +125,7 @@ func requireRole(by By, roles ...Role) error {
 		return nil
 	}
 	return &Error{Kind: ErrRoleRequired, Problem: fmt.Sprintf("this needs the role %v, the API key has %v", roles, by.Role),
-		Remedy: "use a key with that role"}
+		Remedy: "use a key with that role", Needs: append(slices.Clone(roles), RoleAdmin)}
 }
 
 // Lift lifts a reason that people other than the recipient may lift: undeliverable by an operator, restricted and under 13 by

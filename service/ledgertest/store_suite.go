@@ -1,3 +1,5 @@
+// Package ledgertest holds what tests of the ledger and of its stores share: the conformance suite that every store passes, and
+// helpers. It may import testing and everything the core may; only tests import it.
 package ledgertest
 
 import (

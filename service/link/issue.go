@@ -37,15 +37,28 @@ const (
 // providers take the first that they support (RFC 2369 section 2), and some only the second.
 func (r *Ring) Issue(b Base, t Token) Link {
 	t.Purpose = Unsubscribe
-	l := Link{Token: r.Seal(t)}
-	l.URL = strings.TrimSuffix(b.PublicURL, "/") + "/u/" + l.Token
-	value := "<" + l.URL + ">"
+	// One text holds the field's body, and everything else is a part of it.
+	body := make([]byte, 0, 512)
+	body = append(body, '<')
+	body = append(body, strings.TrimSuffix(b.PublicURL, "/")...)
+	body = append(body, "/u/"...)
+	token := len(body)
+	body = r.Append(body, t)
+	body = append(body, '>')
+	mailto := len(body) + len(", <")
 	if b.MailDomain != "" {
-		l.Mailto = "mailto:" + MailPrefix + l.Token + "@" + b.MailDomain + "?subject=unsubscribe"
-		value += ", <" + l.Mailto + ">"
+		body = append(body, ", <mailto:"+MailPrefix...)
+		body = append(body, body[token:token+Length]...)
+		body = append(body, '@')
+		body = append(body, b.MailDomain...)
+		body = append(body, "?subject=unsubscribe>"...)
 	}
-	l.Headers = []Header{{fieldUnsubscribe, value}}
-	l.DKIMSign = []string{fieldUnsubscribe}
+	text := string(body)
+	l := Link{Token: text[token : token+Length], URL: text[1 : token+Length], Headers: make([]Header, 1, 2), DKIMSign: make([]string, 1, 2)}
+	if b.MailDomain != "" {
+		l.Mailto = text[mailto : len(text)-1]
+	}
+	l.Headers[0], l.DKIMSign[0] = Header{fieldUnsubscribe, text}, fieldUnsubscribe
 	if strings.HasPrefix(l.URL, "https://") {
 		l.Headers = append(l.Headers, Header{fieldPost, oneClick})
 		l.DKIMSign = append(l.DKIMSign, fieldPost)

@@ -43,15 +43,6 @@ func (h *handlers) UpdateSender(ctx context.Context, r *optoutv1.UpdateSenderReq
 	return &optoutv1.UpdateSenderResponse{Sender: h.senderOut(h.Ledger.Registry().Sender(r.Name)), Position: h.position(o.Position)}, nil
 }
 
-// sender finds a sender by name.
-func (h *handlers) sender(field, name string) (*ledger.Sender, error) {
-	s := h.Ledger.Registry().Sender(name)
-	if s == nil {
-		return nil, &ledger.Error{Kind: ledger.ErrUnknownSender, Field: field, Problem: "there is no such sender", Remedy: "see \"optout sender list\""}
-	}
-	return s, nil
-}
-
 // GetSender shows one sender.
 func (h *handlers) GetSender(_ context.Context, r *optoutv1.GetSenderRequest) (*optoutv1.GetSenderResponse, error) {
 	s, err := h.sender("name", r.Name)

@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -18,22 +20,24 @@ import (
 
 // Errors of this edge.
 var (
-	errUnauthenticated  = errors.New("unauthenticated")
-	errRole             = errors.New("role required")
+	errUnauthenticated = errors.New("unauthenticated")
+	errRole            = errors.New("role required")
+	errSender          = errors.New("sender not allowed")
+	errTopic           = errors.New("topic not allowed")
+	errBusy            = errors.New("busy")
+	errBackupTarget    = errors.New("backup target")
+	// errTooSlow is why a call ends that its caller would have let go on.
+	errTooSlow = errors.New("too slow")
+
 	errSenderNotAllowed = &ledger.Error{Kind: errSender, Field: "sender", Problem: "the API key is not bound to this sender", Remedy: "use a key of this sender"}
-	errTopicNotAllowed  = &ledger.Error{Kind: errTopic, Field: "topic", Problem: "the API key may not name this topic", Remedy: "use a key whose topics list it; required topics must be listed by name"}
-	errSender           = errors.New("sender not allowed")
-	errTopic            = errors.New("topic not allowed")
-	errBusy             = errors.New("another verification or backup is running")
-	errInternal         = errors.New("internal")
 )
 
+func errTopicNotAllowed(field string) error {
+	return &ledger.Error{Kind: errTopic, Field: field, Problem: "the API key may not name this topic", Remedy: "use a key whose topics list it; required topics must be listed by name"}
+}
+
 func needsRole(roles []ledger.Role) error {
-	names := make([]string, len(roles))
-	for i, r := range roles {
-		names[i] = r.String()
-	}
-	return &ledger.Error{Kind: errRole, Problem: "the API key's role does not allow this method", Remedy: "use a key with one of the roles " + strings.Join(names, ", ")}
+	return &ledger.Error{Kind: errRole, Problem: "the API key's role does not allow this method", Needs: roles}
 }
 
 // row says how an error leaves.
@@ -68,7 +72,7 @@ var table = []row{
 	{ledger.ErrUndoStale, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_CONFIRMATION_STALE, "", ""},
 	{ledger.ErrTooManyChanges, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_TOO_MANY_CHANGES, "", ""},
 	{ledger.ErrRoleRequired, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_ROLE_REQUIRED, "", ""},
-	{ledger.ErrLastAdmin, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "", ""},
+	{ledger.ErrLastAdmin, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_LAST_ADMIN, "", ""},
 	{ledger.ErrDamaged, codes.DataLoss, optoutv1.ErrorReason_ERROR_REASON_LEDGER_DAMAGED, "", ""},
 	{ledger.ErrStorageFull, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_STORAGE_FULL, "the disk is full or nearly so: nothing was written", "repeat the call later; checks go on"},
 	{ledger.ErrStorageUnavailable, codes.Unavailable, optoutv1.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, "the ledger cannot be reached now: the outcome is unknown", "repeat the call"},
@@ -79,63 +83,78 @@ var table = []row{
 	{errRole, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_ROLE_REQUIRED, "", ""},
 	{errSender, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_SENDER_NOT_ALLOWED, "", ""},
 	{errTopic, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_TOPIC_NOT_ALLOWED, "", ""},
-	{errBusy, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_OVERLOADED, "another verification or backup is running", "repeat the call later"},
+	{errBusy, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_OVERLOADED, "another call of this kind is running", "repeat the call later"},
+	{errBackupTarget, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_BACKUP_TARGET, "", ""},
+	{errTooSlow, codes.Unavailable, optoutv1.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, "no answer within " + unaryTimeout.String() + ": the outcome of a write is unknown", "repeat the call"},
+
+	{context.DeadlineExceeded, codes.DeadlineExceeded, optoutv1.ErrorReason_ERROR_REASON_DEADLINE_PASSED, "the caller's deadline passed: the outcome of a write is unknown", "repeat the call, with more time"},
+	{context.Canceled, codes.Canceled, optoutv1.ErrorReason_ERROR_REASON_CALLER_GONE, "the caller went away: the outcome of a write is unknown", "repeat the call"},
 }
 
 const errorDomain = "optout"
 
-// status makes the answer of an error. What is not in the table is a fault of ours: it is logged, and callers learn only that.
+// status makes the answer of an error. What is not in the table is a fault of ours.
 func (h *handlers) status(method string, err error) error {
 	for _, r := range table {
-		if !errors.Is(err, r.err) {
-			continue
+		if errors.Is(err, r.err) {
+			return r.answer(method, err)
 		}
-		text, meta := r.text, map[string]string{}
-		if r.remedy != "" {
-			meta["remedy"] = r.remedy
-		}
-		var e *ledger.Error
-		if errors.As(err, &e) {
-			text = e.Problem
-			if e.Field != "" {
-				meta["field"] = e.Field
-				text = e.Field + ": " + text
-			}
-			if e.Remedy != "" {
-				meta["remedy"] = e.Remedy
-			}
-		}
-		if r.err == errRole {
-			meta["needs"] = strings.TrimPrefix(meta["remedy"], "use a key with one of the roles ")
-		}
-		if r.err == ledger.ErrTooManyItems {
-			meta["limit"] = limits[method]
-		}
-		return withInfo(r.code, r.reason, text, meta)
-	}
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "the deadline passed: the outcome of a write is unknown, repeat it")
-	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, "the caller went away: the outcome of a write is unknown")
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		return err
+		return err // gRPC's own, such as UNIMPLEMENTED or a stream that broke
 	}
-	if err != errInternal {
-		h.Log.Error("a call failed", "method", method, "error", err)
+	return h.incident("a call failed", method, "error", err)
+}
+
+// answer says the error in the API's words.
+func (r *row) answer(method string, err error) error {
+	text, meta := r.text, map[string]string{}
+	if r.remedy != "" {
+		meta["remedy"] = r.remedy
 	}
-	return withInfo(codes.Internal, optoutv1.ErrorReason_ERROR_REASON_INTERNAL, "a fault of the service, see its log", map[string]string{})
+	var e *ledger.Error
+	if errors.As(err, &e) {
+		text = e.Problem
+		if e.Field != "" {
+			meta["field"] = e.Field
+			text = e.Field + ": " + text
+		}
+		if e.Remedy != "" {
+			meta["remedy"] = e.Remedy
+		}
+		if len(e.Needs) > 0 {
+			names := make([]string, len(e.Needs))
+			for i, role := range e.Needs {
+				names[i] = role.String()
+			}
+			meta["needs"] = strings.Join(names, ", ")
+			meta["remedy"] = "use a key with one of the roles " + meta["needs"]
+		}
+	}
+	if r.err == ledger.ErrTooManyItems && limits[method] != 0 {
+		meta["limit"] = strconv.Itoa(limits[method])
+	}
+	return withInfo(r.code, r.reason, text, meta)
+}
+
+// incident logs a fault of ours under an id, and answers with the id alone.
+func (h *handlers) incident(what, method string, attributes ...any) error {
+	var b [6]byte
+	io.ReadFull(h.Random, b[:]) // an id that is all zeros still finds the method and the time
+	id := hex.EncodeToString(b[:])
+	h.Log.Error(what, append([]any{"method", method, "incident", id}, attributes...)...)
+	return withInfo(codes.Internal, optoutv1.ErrorReason_ERROR_REASON_INTERNAL, "a fault of the service",
+		map[string]string{"incident": id, "remedy": "tell the service's operator the incident's id: it is in the log"})
 }
 
 // limits are told in the metadata of TOO_MANY_ITEMS.
-var limits = map[string]string{
-	"/optout.v1.SuppressionService/BatchCheckSend":     strconv.Itoa(ledger.MaxBatchAddresses),
-	"/optout.v1.SuppressionService/ImportSuppressions": strconv.Itoa(ledger.MaxImportRows),
-	"/optout.v1.SuppressionService/VoidEntries":        strconv.Itoa(ledger.MaxVoidEntries),
-	"/optout.v1.LinkService/BatchIssueLinks":           strconv.Itoa(ledger.MaxBatchAddresses),
-	"/optout.v1.SubscriptionService/UpdatePreferences": strconv.Itoa(ledger.MaxPreferences),
-	"/optout.v1.AdminService/ImportWirelessDomains":    strconv.Itoa(ledger.MaxWirelessDomains),
+var limits = map[string]int{
+	"/optout.v1.SuppressionService/BatchCheckSend":     ledger.MaxBatchAddresses,
+	"/optout.v1.SuppressionService/ImportSuppressions": ledger.MaxImportRows,
+	"/optout.v1.SuppressionService/VoidEntries":        ledger.MaxVoidEntries,
+	"/optout.v1.LinkService/BatchIssueLinks":           ledger.MaxBatchAddresses,
+	"/optout.v1.SubscriptionService/UpdatePreferences": ledger.MaxPreferences,
+	"/optout.v1.AdminService/ImportWirelessDomains":    ledger.MaxWirelessDomains,
 }
 
 func withInfo(code codes.Code, reason optoutv1.ErrorReason, text string, meta map[string]string) error {

@@ -3,11 +3,12 @@ package rpc
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
@@ -15,19 +16,19 @@ import (
 
 // ListEntries lists entries in order of position.
 func (h *handlers) ListEntries(ctx context.Context, r *optoutv1.ListEntriesRequest) (*optoutv1.ListEntriesResponse, error) {
-	filter := proto.CloneOf(r)
-	filter.PageSize, filter.PageToken = 0, ""
-	p, err := pageIn(r.PageSize, r.PageToken, filter)
+	p, err := h.pageIn(r)
 	if err != nil {
 		return nil, err
 	}
-	if p.Next == 0 {
-		p.Next = r.After + 1
+	if r.Sender != "" {
+		if _, err := h.sender("sender", r.Sender); err != nil {
+			return nil, err
+		}
+	}
+	if p.page.Next == 0 {
+		p.page.Next = min(r.After, h.Ledger.Position().Number) + 1
 	}
 	reg, k := h.Ledger.Registry(), caller(ctx)
-	if r.Sender != "" && reg.Sender(r.Sender) == nil {
-		return nil, &ledger.Error{Kind: ledger.ErrUnknownSender, Field: "sender", Problem: "there is no such sender", Remedy: "see \"optout sender list\""}
-	}
 	mine := func(n uint32) bool {
 		s, _, _, ok := reg.Scope(n)
 		if !ok { // an entry of the whole installation
@@ -39,17 +40,14 @@ func (h *handlers) ListEntries(ctx context.Context, r *optoutv1.ListEntriesReque
 	for i, x := range r.Kinds {
 		kinds[i] = ledger.Kind(x)
 	}
-	lines, p, err := h.Ledger.Entries(ctx, p, mine, kinds)
+	lines, next, err := h.Ledger.Entries(ctx, p.page, mine, kinds)
 	if err != nil {
 		return nil, err
 	}
-	see := evidenceFor(k.Role)
-	if see < seesAll {
-		see = seesNothing // a listing is not about somebody who asked for help
-	}
-	resp := &optoutv1.ListEntriesResponse{NextPageToken: pageOut(p, filter), Position: h.position(h.Ledger.Position().Number)}
+	see := sights[k.Role].ledger
+	resp := &optoutv1.ListEntriesResponse{NextPageToken: p.next(next), Position: h.position(h.Ledger.Position().Number)}
 	for i := range lines {
-		resp.Entries = append(resp.Entries, entryOut(reg, &lines[i], see))
+		resp.Entries = append(resp.Entries, entryOut(reg, &lines[i], see, false))
 	}
 	return resp, nil
 }
@@ -74,7 +72,7 @@ const progressEvery = 200 * time.Millisecond
 
 // Verify recomputes everything, telling its progress.
 func (h *handlers) Verify(_ *optoutv1.VerifyRequest, s grpc.ServerStreamingServer[optoutv1.VerifyResponse]) error {
-	release, err := h.takeLong()
+	release, err := take(h.verifying)
 	if err != nil {
 		return err
 	}
@@ -97,7 +95,10 @@ func (h *handlers) Verify(_ *optoutv1.VerifyRequest, s grpc.ServerStreamingServe
 
 // Backup writes a copy, telling its progress.
 func (h *handlers) Backup(r *optoutv1.BackupRequest, s grpc.ServerStreamingServer[optoutv1.BackupResponse]) error {
-	release, err := h.takeLong()
+	if !filepath.IsAbs(r.Directory) {
+		return invalid("directory", "it is not an absolute path on the service's machine")
+	}
+	release, err := take(h.backingUp)
 	if err != nil {
 		return err
 	}
@@ -109,6 +110,10 @@ func (h *handlers) Backup(r *optoutv1.BackupRequest, s grpc.ServerStreamingServe
 			s.Send(&optoutv1.BackupResponse{Copied: copied, Total: total})
 		}
 	})
+	var about *ledger.Error
+	if errors.As(err, &about) && about.Kind == ledger.ErrInvalidField {
+		return &ledger.Error{Kind: errBackupTarget, Field: "directory", Problem: about.Problem, Remedy: about.Remedy}
+	}
 	if err != nil {
 		return err
 	}

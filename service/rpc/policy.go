@@ -1,15 +1,12 @@
 package rpc
 
 import (
-	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
-	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
 )
 
@@ -76,24 +73,43 @@ var policy = map[string][]ledger.Role{
 }
 
 // open methods need no credential: what they tell is no secret.
-var open = map[string]bool{
-	"/grpc.health.v1.Health/Check": true,
-	"/grpc.health.v1.Health/Watch": true,
-	"/grpc.health.v1.Health/List":  true,
-}
+var open = set(
+	"/grpc.health.v1.Health/Check",
+	"/grpc.health.v1.Health/Watch",
+	"/grpc.health.v1.Health/List",
+)
 
 // global methods act on the whole installation, so a key that is bound to senders may not call them.
-var global = map[string]bool{
-	"/optout.v1.LedgerService/GetCheckpoint":        true,
-	"/optout.v1.LedgerService/Verify":               true,
-	"/optout.v1.AdminService/CreateSender":          true,
-	"/optout.v1.AdminService/ImportWirelessDomains": true,
-	"/optout.v1.AdminService/CreateApiKey":          true,
-	"/optout.v1.AdminService/ListApiKeys":           true,
-	"/optout.v1.AdminService/RevokeApiKey":          true,
-	"/optout.v1.AdminService/RotateLinkKey":         true,
-	"/optout.v1.AdminService/ListLinkKeys":          true,
-	"/optout.v1.AdminService/Backup":                true,
+var global = set(
+	"/optout.v1.LedgerService/GetCheckpoint",
+	"/optout.v1.LedgerService/Verify",
+	"/optout.v1.AdminService/CreateSender",
+	"/optout.v1.AdminService/ImportWirelessDomains",
+	"/optout.v1.AdminService/CreateApiKey",
+	"/optout.v1.AdminService/ListApiKeys",
+	"/optout.v1.AdminService/RevokeApiKey",
+	"/optout.v1.AdminService/RotateLinkKey",
+	"/optout.v1.AdminService/ListLinkKeys",
+	"/optout.v1.AdminService/Backup",
+)
+
+// topical methods send, link or subscribe to the topic that the request names, or list who gets it, so the key must be allowed
+// to name it. A no is taken about any topic: to refuse one would be the worse error.
+var topical = set(
+	"/optout.v1.SuppressionService/CheckSend",
+	"/optout.v1.SuppressionService/BatchCheckSend",
+	"/optout.v1.SubscriptionService/Subscribe",
+	"/optout.v1.SubscriptionService/ListSubscriptions",
+	"/optout.v1.LinkService/IssueLink",
+	"/optout.v1.LinkService/BatchIssueLinks",
+)
+
+func set(methods ...string) map[string]bool {
+	s := map[string]bool{}
+	for _, m := range methods {
+		s[m] = true
+	}
+	return s
 }
 
 // checkPolicy compares the tables with the methods that are registered.
@@ -108,7 +124,8 @@ func checkPolicy(services map[string]grpc.ServiceInfo) error {
 			}
 		}
 	}
-	for m := range policy {
+	for _, m := range slices.Concat(slices.Collect(maps.Keys(policy)), slices.Collect(maps.Keys(open)), slices.Collect(maps.Keys(global)),
+		slices.Collect(maps.Keys(topical))) {
 		if !methods[m] {
 			return fmt.Errorf("the policy names %s, which is no method", m)
 		}
@@ -116,95 +133,50 @@ func checkPolicy(services map[string]grpc.ServiceInfo) error {
 	return nil
 }
 
-type callerKey struct{}
-
-func withCaller(ctx context.Context, k *ledger.APIKey) context.Context {
-	return context.WithValue(ctx, callerKey{}, k)
+// sight is what a role may see of people's data. The zero value sees none of it.
+type sight struct {
+	// listed: addresses in clear in ListSuppressions. (ListSubscriptions is for roles that all may.)
+	listed bool
+	// story: what evidence ExplainAddress shows.
+	story detail
+	// ledger: what evidence ListEntries shows.
+	ledger detail
 }
 
-// caller is the API key that calls. Behind the interceptors there always is one.
-func caller(ctx context.Context) *ledger.APIKey {
-	return ctx.Value(callerKey{}).(*ledger.APIKey)
-}
+// detail is how much of an entry's evidence is shown.
+type detail uint8
 
-// by is what the core is told of the caller.
-func by(ctx context.Context) ledger.By {
-	k := caller(ctx)
-	return ledger.By{Key: k.Number, Role: k.Role, Channel: ledger.ByAPI}
-}
-
-// admit authenticates the caller and looks up the role. Whatever is wrong with a credential, the answer is the same.
-func (h *handlers) admit(ctx context.Context, method string) (*ledger.APIKey, error) {
-	if open[method] {
-		return nil, nil
-	}
-	var k *ledger.APIKey
-	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) == 1 {
-		if scheme, secret, ok := strings.Cut(values[0], " "); ok && strings.EqualFold(scheme, "bearer") {
-			k = h.Ledger.Registry().Authenticate(secret)
-		}
-	}
-	if k == nil {
-		return nil, errUnauthenticated
-	}
-	if !slices.Contains(policy[method], k.Role) {
-		return nil, needsRole(policy[method])
-	}
-	if global[method] && len(k.Senders) > 0 {
-		return nil, errSenderNotAllowed
-	}
-	return k, nil
-}
-
-// Requests tell by these which sender and topics they name.
-type (
-	namesSender interface{ GetSender() string }
-	namesTopic  interface{ GetTopic() string }
-	namesToken  interface {
-		GetToken() string
-		GetSender() string
-	}
+const (
+	_ detail = iota // nothing
+	// inWords is the address that was asked about and what was said, but not where the person was: no IP address, no user
+	// agent, and no other address of the person.
+	inWords
+	everything
 )
 
-// bounds checks sender and topic against those that the key is bound to. A key that is bound learns nothing of other senders,
-// not even whether they exist.
-func (h *handlers) bounds(k *ledger.APIKey, req any) error {
-	if k == nil {
-		return nil
-	}
-	name := ""
-	switch r := req.(type) {
-	case namesToken: // the sender is in the token, and is checked when that is open
-		if r.GetToken() != "" {
-			return nil
-		}
-		name = r.GetSender()
-	case namesSender:
-		name = r.GetSender()
-	case interface{ GetName() string }:
-		name = r.GetName()
-	default:
-		return nil
-	}
-	if name == "" {
-		if _, ok := req.(*optoutv1.ListEntriesRequest); ok {
-			return nil // every sender of the key
-		}
-		name = ledger.DefaultSender
-	}
-	if !k.MayUseSender(name) {
-		return errSenderNotAllowed
-	}
-	r, ok := req.(namesTopic)
-	if !ok || r.GetTopic() == "" {
-		return nil
-	}
-	s := h.Ledger.Registry().Sender(name)
-	if s == nil {
-		return nil // the core says that it is unknown
-	}
-	if t := s.Topic(r.GetTopic()); t != nil && !k.MayUseTopic(t) {
-		return errTopicNotAllowed
+// sights is the one place that says which role sees what of people's data. Whoever has no row sees none.
+var sights = map[ledger.Role]sight{
+	support:  {story: inWords},
+	operator: {story: inWords, listed: true},
+	privacy:  {story: everything, listed: true, ledger: everything},
+	auditor:  {story: everything, listed: true, ledger: everything},
+	admin:    {story: everything, listed: true, ledger: everything},
+}
+
+// words are the names of evidence that inWords shows. What is not here is not shown, so evidence that is new stays hidden
+// until somebody decides.
+var words = set("address", "note", "source", "wording", "method", "language", "policy_version", "evidence")
+
+// evidenceOut shows as much of an entry's evidence as d allows. own tells whether the entry is about the address that was
+// asked about.
+func evidenceOut(evidence map[string]string, d detail, own bool) map[string]string {
+	switch d {
+	case everything:
+		return evidence
+	case inWords:
+		shown := maps.Clone(evidence)
+		maps.DeleteFunc(shown, func(name, _ string) bool { return !words[name] || name == "address" && !own })
+		return shown
 	}
 	return nil
 }

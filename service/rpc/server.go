@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,7 +30,7 @@ import (
 	"optout/service/link"
 )
 
-// Options are what the adapter needs.
+// Options are what the adapter needs. All but TLS, TrustedProxies and Observe are required.
 type Options struct {
 	Ledger *ledger.Ledger
 	// Ring is the current ring of link keys; rotation swaps it.
@@ -38,7 +39,7 @@ type Options struct {
 	PublicURL, MailDomain string
 	// RotateLinkKey makes a new link key the current one.
 	RotateLinkKey func(ctx context.Context, by ledger.By) (ledger.Secret, ledger.Outcome, error)
-	// Backup writes a copy into a folder of this machine.
+	// Backup writes a copy into a folder of this machine. Its errors of the kind ledger.ErrInvalidField are about that folder.
 	Backup func(ctx context.Context, dir string, withKeys bool, progress func(copied, total uint64)) (ledger.Position, ledger.Hash, error)
 	Random io.Reader
 	Now    func() time.Time
@@ -53,26 +54,35 @@ type Options struct {
 
 // Limits on what one connection or call may take.
 const (
+	// maxStreams bounds the calls of a connection that run at once; more of them wait at the caller. grpc-go has no bound of
+	// its own: a client that opens and resets streams rapidly ran 1,836 handlers at once.
 	maxStreams     = 256
 	maxMessage     = 4 << 20 // 10 000 addresses of 254 octets fit
 	maxHeaders     = 16 << 10
 	connectTimeout = 10 * time.Second
 	// unaryTimeout bounds calls whose caller set no deadline, or one far away.
 	unaryTimeout = 30 * time.Second
-	// maxLong is how many verifications and backups run at once.
-	maxLong = 1
+	// idleTime, maxAge and maxAgeGrace bound connections, so that callers spread over new nodes and forgotten ones end. The
+	// grace is for verifications and backups of large ledgers.
+	idleTime    = 30 * time.Minute
+	maxAge      = 2 * time.Hour
+	maxAgeGrace = time.Hour
 )
 
 // Server is the gRPC server.
 type Server struct {
 	grpc   *grpc.Server
 	health *health.Server
+	drain  context.CancelFunc
 }
 
 // handlers holds what every service of the API needs.
 type handlers struct {
 	Options
-	long chan struct{}
+	// verifying and backingUp hold a token each while a verification or a backup runs: both read the whole ledger.
+	verifying, backingUp chan struct{}
+	// draining ends when the server stops taking calls.
+	draining context.Context
 	optoutv1.UnimplementedSuppressionServiceServer
 	optoutv1.UnimplementedSubscriptionServiceServer
 	optoutv1.UnimplementedLinkServiceServer
@@ -80,16 +90,21 @@ type handlers struct {
 	optoutv1.UnimplementedAdminServiceServer
 }
 
-// NewServer makes the server. It fails when a method of the API has no row in the policy table, or a row no method.
+// NewServer makes the server. It fails when a method of the API has no row in the policy table, or a row no method, and when
+// an option is missing.
 func NewServer(o Options) (*Server, error) {
-	h := &handlers{Options: o, long: make(chan struct{}, maxLong)}
+	if o.Ledger == nil || o.Ring == nil || o.PublicURL == "" || o.RotateLinkKey == nil || o.Backup == nil || o.Random == nil || o.Now == nil || o.Log == nil {
+		return nil, errors.New("rpc: an option is missing")
+	}
+	h := &handlers{Options: o, verifying: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
 	options := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 30 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 30 * time.Minute, Time: 2 * time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, MaxConnectionAge: maxAge, MaxConnectionAgeGrace: maxAgeGrace,
+			Time: 2 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.UnaryInterceptor(h.unary),
 		grpc.StreamInterceptor(h.stream),
 	}
@@ -97,6 +112,7 @@ func NewServer(o Options) (*Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
 	}
 	s := &Server{grpc: grpc.NewServer(options...), health: health.NewServer()}
+	h.draining, s.drain = context.WithCancel(context.Background())
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	optoutv1.RegisterSuppressionServiceServer(s.grpc, h)
@@ -111,11 +127,17 @@ func NewServer(o Options) (*Server, error) {
 // Serve answers on l until the server stops.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 
-// GracefulStop takes no new calls and waits for those in flight.
-func (s *Server) GracefulStop() { s.grpc.GracefulStop() }
+// GracefulStop takes no new calls and waits for those in flight, but not for lingering ones, which would go on for ever.
+func (s *Server) GracefulStop() {
+	s.drain()
+	s.grpc.GracefulStop()
+}
 
 // Stop ends everything at once.
-func (s *Server) Stop() { s.grpc.Stop() }
+func (s *Server) Stop() {
+	s.drain()
+	s.grpc.Stop()
+}
 
 // SetServing sets what the health service answers.
 func (s *Server) SetServing(ok bool) {
@@ -146,17 +168,21 @@ func (h *handlers) unary(ctx context.Context, req any, info *grpc.UnaryServerInf
 	}()
 	if d, ok := ctx.Deadline(); !ok || time.Until(d) > unaryTimeout {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, unaryTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, unaryTimeout, errTooSlow)
 		defer cancel()
 	}
 	k, err := h.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.bounds(k, req); err != nil {
+	if err := h.bounds(k, info.FullMethod, req); err != nil {
 		return nil, err
 	}
-	return handle(withCaller(ctx, k), req)
+	resp, err = handle(&call{ctx, k}, req)
+	if errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) == errTooSlow {
+		err = errTooSlow
+	}
+	return resp, err
 }
 
 // stream stands before every streaming call.
@@ -169,23 +195,60 @@ func (h *handlers) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServer
 	if err != nil {
 		return err
 	}
-	return handle(srv, &streamWithCaller{ss, withCaller(ss.Context(), k)})
+	if !lingering[info.FullMethod] {
+		return handle(srv, &admitted{ss, h, info.FullMethod, &call{ss.Context(), k}})
+	}
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(h.draining, cancel)()
+	err = handle(srv, &lingerer{admitted{ss, h, info.FullMethod, &call{ctx, k}}})
+	if h.draining.Err() != nil {
+		return ledger.ErrClosed
+	}
+	return err
 }
 
-type streamWithCaller struct {
+// admitted is a stream whose caller was admitted. Each request on it is held to the caller's bounds.
+type admitted struct {
 	grpc.ServerStream
-	ctx context.Context
+	h      *handlers
+	method string
+	call   *call
 }
 
-func (s *streamWithCaller) Context() context.Context { return s.ctx }
+func (s *admitted) Context() context.Context { return s.call }
+
+func (s *admitted) RecvMsg(req any) error {
+	if err := s.ServerStream.RecvMsg(req); err != nil {
+		return err
+	}
+	return s.h.bounds(s.call.key, s.method, req)
+}
+
+// lingering methods go on for as long as the caller likes: they watch, or wait for the next question.
+var lingering = set(healthpb.Health_Watch_FullMethodName, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+
+// lingerer is the stream of a lingering method: waiting on it ends when the server drains.
+type lingerer struct{ admitted }
+
+func (s *lingerer) RecvMsg(req any) error {
+	got := make(chan error, 1)
+	go func() { got <- s.admitted.RecvMsg(req) }() // ends at the latest with the stream
+	select {
+	case err := <-got:
+		return err
+	case <-s.call.Done():
+		return s.call.Err()
+	}
+}
 
 // finish turns what happened into an answer. A panic is a fault of ours, and never a verdict.
 func (h *handlers) finish(method string, start time.Time, resp any, err error, panicked any) (any, error) {
-	if panicked != nil {
-		h.Log.Error("a call panicked", "method", method, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
-		resp, err = nil, errInternal
-	}
-	if err != nil {
+	switch {
+	case panicked != nil:
+		resp, err = nil, h.incident("a call panicked", method, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+	case err != nil:
 		resp, err = nil, h.status(method, err)
 	}
 	if h.Observe != nil {
@@ -194,11 +257,11 @@ func (h *handlers) finish(method string, start time.Time, resp any, err error, p
 	return resp, err
 }
 
-// takeLong takes the place of one verification or backup.
-func (h *handlers) takeLong() (release func(), err error) {
+// take takes the place of the one call of a kind that may run.
+func take(place chan struct{}) (release func(), err error) {
 	select {
-	case h.long <- struct{}{}:
-		return func() { <-h.long }, nil
+	case place <- struct{}{}:
+		return func() { <-place }, nil
 	default:
 		return nil, errBusy
 	}

@@ -2,9 +2,9 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
-
-	"google.golang.org/protobuf/proto"
+	"time"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
@@ -37,7 +37,7 @@ func (h *handlers) Subscribe(ctx context.Context, r *optoutv1.SubscribeRequest) 
 	if o.NeedsConfirmation {
 		resp.State = optoutv1.SubscriptionState_SUBSCRIPTION_STATE_CONFIRMATION_NEEDED
 		// Made of the entry alone, so that a retry gets the same token.
-		resp.ConfirmationToken = h.Ring().Seal(link.Token{Purpose: link.Confirm, Scope: o.Topic.Number, Mailing: uint32(o.At.Unix() / 60),
+		resp.ConfirmationToken = h.Ring().Seal(link.Token{Purpose: link.Confirm, Scope: o.Topic.Number, Mailing: minuteOf(o.At),
 			Key: ledger.PackRef(o.Entry, o.Key)})
 	}
 	return resp, nil
@@ -55,6 +55,9 @@ func (h *handlers) ConfirmSubscription(ctx context.Context, r *optoutv1.ConfirmS
 	who := by(ctx)
 	who.RequestID, who.Evidence = r.RequestId, map[string]string{"ip": r.Ip, "user_agent": r.UserAgent}
 	position, prefix := ledger.UnpackRef(t.Key)
+	if err := h.askedAt(ctx, position, t.Mailing); err != nil {
+		return nil, err
+	}
 	o, err := h.Ledger.Confirm(ctx, who, t.Scope, position, prefix)
 	if err != nil {
 		return nil, err
@@ -63,25 +66,18 @@ func (h *handlers) ConfirmSubscription(ctx context.Context, r *optoutv1.ConfirmS
 		Position: h.position(o.Position)}, nil
 }
 
-// openToken opens a token and checks that the caller may act for its sender and topic.
-func (h *handlers) openToken(ctx context.Context, s string, purpose link.Purpose) (link.Token, error) {
-	t, err := h.Ring().Open(tokenOf(s), purpose)
-	if err != nil {
-		return t, err
+// askedAt checks that the request at a position was made in the minute that its token says. It was not when the ledger was
+// rolled back since, and the position is another request's.
+func (h *handlers) askedAt(ctx context.Context, position uint64, minute uint32) error {
+	l, err := h.Ledger.Line(ctx, position)
+	if errors.Is(err, ledger.ErrNotFound) || err == nil && minuteOf(ledger.Time(l.At)) != minute {
+		return &ledger.Error{Kind: ledger.ErrConfirmationStale, Field: "token", Problem: "the request it confirms is not on the ledger", Remedy: "let the person subscribe again"}
 	}
-	sender, _, topic, ok := h.Ledger.Registry().Scope(t.Scope)
-	if !ok {
-		return t, link.ErrInvalid
-	}
-	k := caller(ctx)
-	if !k.MayUseSender(sender.Name) {
-		return t, errSenderNotAllowed
-	}
-	if topic != nil && purpose == link.Confirm && !k.MayUseTopic(topic) {
-		return t, errTopicNotAllowed
-	}
-	return t, nil
+	return err
 }
+
+// minuteOf is a time as tokens carry it.
+func minuteOf(t time.Time) uint32 { return uint32(t.Unix() / 60) }
 
 // Unsubscribe records a person's no.
 func (h *handlers) Unsubscribe(ctx context.Context, r *optoutv1.UnsubscribeRequest) (*optoutv1.UnsubscribeResponse, error) {
@@ -130,19 +126,20 @@ func (h *handlers) GetRecipient(ctx context.Context, r *optoutv1.GetRecipientReq
 
 // ListSubscriptions lists yeses in force.
 func (h *handlers) ListSubscriptions(ctx context.Context, r *optoutv1.ListSubscriptionsRequest) (*optoutv1.ListSubscriptionsResponse, error) {
-	filter := proto.CloneOf(r)
-	filter.PageSize, filter.PageToken = 0, ""
-	p, err := pageIn(r.PageSize, r.PageToken, filter)
+	p, err := h.pageIn(r)
 	if err != nil {
 		return nil, err
 	}
-	found, p, err := h.Ledger.Subscriptions(ctx, p, r.Sender, r.Topic)
+	found, next, err := h.Ledger.Subscriptions(ctx, p.page, r.Sender, r.Topic)
 	if err != nil {
 		return nil, err
 	}
-	resp := &optoutv1.ListSubscriptionsResponse{NextPageToken: pageOut(p, filter), Position: h.position(p.Bound)}
+	resp := &optoutv1.ListSubscriptionsResponse{NextPageToken: p.next(next), Position: h.position(next.Bound)}
 	for i := range found {
 		x := &found[i]
+		if !caller(ctx).MayUseTopic(x.Topic) {
+			continue
+		}
 		resp.Subscriptions = append(resp.Subscriptions, &optoutv1.Subscription{Topic: x.Topic.Name, Entry: x.Position, Since: stampMillis(x.At),
 			ExpiresAt: stampMillis(x.Until), Confirmed: x.Confirmed, AddressKey: x.Key.String(), Address: x.Address})
 	}

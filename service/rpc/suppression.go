@@ -5,12 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
-	"optout/service/link"
 )
 
 // actIn reads the act that a mail answers.
@@ -28,6 +24,12 @@ func (h *handlers) CheckSend(ctx context.Context, r *optoutv1.CheckSendRequest) 
 	if err != nil {
 		return nil, err
 	}
+	var issue *issuer
+	if r.WantHeaders { // before the check, so that a scope that is wrong never leaves the entry of a SEND behind
+		if _, issue, err = h.issuer(r.Sender, r.Topic, "link_scope", r.LinkScope, r.Mailing); err != nil {
+			return nil, err
+		}
+	}
 	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Address: r.Address, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
 	var v ledger.Verdict
 	if err := h.Ledger.Check(ctx, &req, &v); err != nil {
@@ -37,28 +39,10 @@ func (h *handlers) CheckSend(ctx context.Context, r *optoutv1.CheckSendRequest) 
 	if v.Send && v.WirelessFrom != 0 {
 		resp.Warnings = []string{fmt.Sprintf("the domain is on the FCC's list of wireless domains: without authorisation commercial mail to it ends on %s", ledger.Time(v.WirelessFrom).Format(time.DateOnly))}
 	}
-	if r.WantHeaders {
-		issue, err := h.issuer(v.Sender, v.Topic, r.LinkScope, r.Mailing)
-		if err != nil {
-			return nil, err
-		}
-		if v.Send && issue != nil {
-			resp.Link = issue(v.Key)
-		}
+	if v.Send && issue != nil {
+		resp.Link = issue.link(v.Key)
 	}
 	return resp, nil
-}
-
-// issuer returns what makes the link of an address key; nil when no link stops the topic.
-func (h *handlers) issuer(s *ledger.Sender, t *ledger.Topic, scope *optoutv1.Scope, mailing uint32) (func(key [16]byte) *optoutv1.UnsubscribeLink, error) {
-	n, err := h.linkScope(s, scope)
-	if err != nil || t.Class == ledger.Required {
-		return nil, err
-	}
-	ring, base := h.Ring(), h.base(s)
-	return func(key [16]byte) *optoutv1.UnsubscribeLink {
-		return linkOut(ring.Issue(base, link.Token{Scope: n, Mailing: mailing, Key: key}))
-	}, nil
 }
 
 // BatchCheckSend answers for many addresses.
@@ -67,25 +51,23 @@ func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSen
 	if err != nil {
 		return nil, err
 	}
-	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
-	reg := h.Ledger.Registry()
-	resp := &optoutv1.BatchCheckSendResponse{Verdicts: make([]byte, len(r.Addresses))}
-	var issue func([16]byte) *optoutv1.UnsubscribeLink
-	if s := reg.Sender(r.Sender); r.WantHeaders && s != nil && s.Topic(r.Topic) != nil {
-		if issue, err = h.issuer(s, s.Topic(r.Topic), r.LinkScope, r.Mailing); err != nil {
+	var issue *issuer
+	if r.WantHeaders {
+		if _, issue, err = h.issuer(r.Sender, r.Topic, "link_scope", r.LinkScope, r.Mailing); err != nil {
 			return nil, err
 		}
 	}
-	details := batchDetails{reg: reg, scopes: map[uint32]*optoutv1.Scope{}}
+	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
+	resp := &optoutv1.BatchCheckSendResponse{Verdicts: make([]byte, len(r.Addresses))}
 	position, err := h.Ledger.CheckBatch(ctx, &req, r.Addresses, func(i int, v *ledger.Verdict, malformed error) {
 		resp.Verdicts[i] = byte(verdictOut(v))
 		switch {
 		case malformed != nil:
 			resp.Malformed = append(resp.Malformed, &optoutv1.MalformedAddress{Index: uint32(i), Message: malformed.Error()})
 		case !v.Send:
-			resp.Refused = append(resp.Refused, details.refused(i, v.Denials))
+			resp.Refused = append(resp.Refused, &optoutv1.RefusedAddress{Index: uint32(i), Denials: denialsOut(h.Ledger.Registry(), v.Denials)})
 		case issue != nil:
-			resp.Links = append(resp.Links, &optoutv1.AddressLink{Index: uint32(i), Link: issue(v.Key)})
+			resp.Links = append(resp.Links, &optoutv1.AddressLink{Index: uint32(i), Link: issue.link(v.Key)})
 		}
 	})
 	if err != nil {
@@ -95,49 +77,9 @@ func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSen
 	return resp, nil
 }
 
-// batchDetails makes the details of the refused of one batch, a slab at a time: a long list may have many.
-type batchDetails struct {
-	reg    *ledger.Registry
-	scopes map[uint32]*optoutv1.Scope
-	slab   []refusal
-}
-
-// refusal is the details of one refused address with one reason, the usual case, in one piece of memory.
-type refusal struct {
-	address optoutv1.RefusedAddress
-	denial  optoutv1.Denial
-	since   timestamppb.Timestamp
-	list    [1]*optoutv1.Denial
-}
-
-func (d *batchDetails) refused(index int, denials []ledger.Denial) *optoutv1.RefusedAddress {
-	if len(denials) != 1 || denials[0].Since == 0 {
-		return &optoutv1.RefusedAddress{Index: uint32(index), Denials: denialsOut(d.reg, denials)}
-	}
-	if len(d.slab) == 0 {
-		d.slab = make([]refusal, 64)
-	}
-	r := &d.slab[0]
-	d.slab = d.slab[1:]
-	x := &denials[0]
-	scope, ok := d.scopes[x.Scope]
-	if !ok {
-		scope = scopeOut(d.reg, x.Scope)
-		d.scopes[x.Scope] = scope
-	}
-	r.since.Seconds, r.since.Nanos = x.Since/1000, int32(x.Since%1000)*1e6
-	r.denial.Reason, r.denial.Scope, r.denial.Since = optoutv1.DenialReason(x.Reason), scope, &r.since
-	r.denial.Entry, r.denial.Joined = x.Entry, x.Joined
-	r.list[0] = &r.denial
-	r.address.Index, r.address.Denials = uint32(index), r.list[:]
-	return &r.address
-}
-
 // ListSuppressions lists the noes in force.
 func (h *handlers) ListSuppressions(ctx context.Context, r *optoutv1.ListSuppressionsRequest) (*optoutv1.ListSuppressionsResponse, error) {
-	filter := proto.CloneOf(r)
-	filter.PageSize, filter.PageToken = 0, ""
-	p, err := pageIn(r.PageSize, r.PageToken, filter)
+	p, err := h.pageIn(r)
 	if err != nil {
 		return nil, err
 	}
@@ -158,17 +100,17 @@ func (h *handlers) ListSuppressions(ctx context.Context, r *optoutv1.ListSuppres
 	default:
 		return nil, invalid("order", "unknown order")
 	}
-	found, p, err := h.Ledger.Suppressions(ctx, p, f)
+	found, next, err := h.Ledger.Suppressions(ctx, p.page, f)
 	if err != nil {
 		return nil, err
 	}
-	reg, see := h.Ledger.Registry(), evidenceFor(caller(ctx).Role)
-	resp := &optoutv1.ListSuppressionsResponse{NextPageToken: pageOut(p, filter), Position: h.position(p.Bound)}
+	reg, see := h.Ledger.Registry(), sights[caller(ctx).Role]
+	resp := &optoutv1.ListSuppressionsResponse{NextPageToken: p.next(next), Position: h.position(next.Bound)}
 	for i := range found {
 		x := &found[i]
 		s := &optoutv1.Suppression{Reason: optoutv1.DenialReason(x.Reason), Scope: scopeOut(reg, x.Scope), Since: stampMillis(x.At), Entry: x.Position,
 			Channel: optoutv1.Channel(x.Channel), Actor: actor(reg, &x.Entry), AddressKey: x.Key.String(), Mailing: x.Mailing}
-		if see >= seesStory {
+		if see.listed {
 			s.Address = x.Address
 		}
 		resp.Suppressions = append(resp.Suppressions, s)
@@ -252,11 +194,11 @@ func (h *handlers) ExplainAddress(ctx context.Context, r *optoutv1.ExplainAddres
 	if err != nil {
 		return nil, err
 	}
-	reg, see := h.Ledger.Registry(), evidenceFor(caller(ctx).Role)
+	reg, see := h.Ledger.Registry(), sights[caller(ctx).Role]
 	resp := &optoutv1.ExplainAddressResponse{Verdicts: topicVerdicts(reg, st.Verdicts), Position: h.position(st.Position),
 		PersonAddresses: uint32(st.PersonAddresses), AddressKey: st.Key.String(), Truncated: st.Truncated}
 	for i := range st.Lines {
-		resp.Entries = append(resp.Entries, entryOut(reg, &st.Lines[i], see))
+		resp.Entries = append(resp.Entries, entryOut(reg, &st.Lines[i], see.story, st.Lines[i].Key == st.Key))
 	}
 	return resp, nil
 }

@@ -116,6 +116,12 @@ func TestBackupFails(t *testing.T) {
 	if _, err := s.Backup(context.Background(), filepath.Join(dir, "none"), nil); err == nil {
 		t.Error("into a folder that does not exist")
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	steps := 0
+	if _, err := s.Backup(ctx, mkdir(t, dir, "given-up"), func(uint64, uint64) { steps++; cancel() }); err != context.Canceled || steps != 1 {
+		t.Errorf("given up in the first step: %v after %d steps", err, steps)
+	}
 	g.mustAppend(t, s, 1)
 	if n, err := fits(s); n != g.size || err != nil {
 		t.Error(n, err)

@@ -15,8 +15,8 @@ import (
 // Most is copied while commits go on. But the log starts over only when all of it is copied and nobody reads it, which never
 // happens by itself while others keep writing: so, once it has restartFrames, the rest is copied with the writer held.
 //
-// A longer log means fewer pauses of the writer, and pages that are written often are copied once; 32 MiB is where it stops
-// paying. The log then lies on disk already allocated, which makes its fsync cheaper than that of a growing one.
+// A longer log means fewer pauses of the writer, and pages that are written often are copied once; a shorter one is less to
+// recover at start and less disk. Its file is not cut back each time: what is already allocated is cheaper to fsync.
 const (
 	checkpointInterval = time.Second
 	// restartFrames is the length, in pages of 4 KiB, at which the log is made to start over.

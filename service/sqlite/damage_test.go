@@ -1,11 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"optout/service/ledger"
@@ -74,58 +76,82 @@ func tryDamaged(path string) (n uint64, opened bool, err error) {
 
 // Rows that are gone are passed over, and damaged ones handed out, so that whoever verifies can name them; the rest is read.
 func TestScanAroundDamage(t *testing.T) {
+	for _, damage := range []struct {
+		query string
+		// positions that are gone, or handed out damaged
+		first, last uint64
+		gone        bool
+	}{
+		{"DELETE FROM entry WHERE position = 1", 1, 1, true},
+		{"DELETE FROM entry WHERE position = 70", 70, 70, true},
+		{"DELETE FROM entry WHERE position = 2000", 2000, 2000, true},
+		{"DELETE FROM entry WHERE position BETWEEN 60 AND 1990", 60, 1990, true},
+		{"DELETE FROM entry", 1, 2000, true},
+		{"UPDATE entry SET record = x'' WHERE position = 90", 90, 90, false},
+		{"UPDATE entry SET record = zeroblob(1) WHERE position = 64", 64, 64, false},
+		{"UPDATE entry SET record = CAST(x'ff' || substr(record, 2) AS BLOB) WHERE position = 91", 91, 91, false},
+		{"UPDATE entry SET record = CAST(x'ffffffffffffffffffffffff' || record AS BLOB) WHERE position = 91", 91, 91, false},
+		{"UPDATE entry SET record = substr(record, 1, 20) WHERE position = 2000", 2000, 2000, false},
+		{"UPDATE entry SET record = CAST(record || x'00' AS BLOB) WHERE position = 1500", 1500, 1500, false},
+		{"UPDATE entry SET record = CAST(record || x'00' AS BLOB) WHERE position = 2000", 2000, 2000, false},
+		{"UPDATE entry SET record = CAST(substr(record, 1, 60) || x'00' || substr(record, 62) AS BLOB) WHERE position = 5", 5, 5, false},
+	} {
+		s, g := openAt(t, filepath.Join(t.TempDir(), "optout.db")), newGrower()
+		g.mustAppend(t, s, 2000)
+		before := all(t, s, 1, g.size)
+		if err := s.w.exec("DROP TRIGGER entry_delete; DROP TRIGGER entry_update; " + damage.query); err != nil {
+			t.Fatal(damage.query, err)
+		}
+		var want []ledger.Record
+		for _, r := range before {
+			if r.Position < damage.first || r.Position > damage.last || !damage.gone {
+				want = append(want, r)
+			}
+		}
+		sameButFor := func(way string, got []ledger.Record) {
+			t.Helper()
+			if len(got) != len(want) {
+				t.Fatalf("%s: %s: %d records, want %d", damage.query, way, len(got), len(want))
+			}
+			for i, r := range got {
+				bad := r.Position >= damage.first && r.Position <= damage.last
+				if same := r.Leaf == want[i].Leaf && bytes.Equal(r.Body, want[i].Body); r.Position != want[i].Position || same == bad {
+					t.Fatalf("%s: %s: record %d is that of position %d, want %d, and is the same: %v", damage.query, way, i, r.Position, want[i].Position, same)
+				}
+			}
+		}
+		sameButFor("up", all(t, s, 1, g.size))
+		slices.Reverse(want)
+		sameButFor("down", all(t, s, g.size, 1))
+		mustClose(t, s)
+	}
+}
+
+// A scan ends soon after its context, in the middle of what it has read too.
+func TestScanEndsWithItsContext(t *testing.T) {
 	s, g := openAt(t, filepath.Join(t.TempDir(), "optout.db")), newGrower()
 	defer mustClose(t, s)
-	for range 10 {
-		g.mustAppend(t, s, 1000)
-	}
-	before := all(t, s, 1, g.size)
-	for _, q := range []string{"DROP TRIGGER entry_delete", "DROP TRIGGER entry_update", "DELETE FROM entry WHERE position IN (1, 70, 5000, 5001, 10000)",
-		"DELETE FROM entry WHERE position BETWEEN 6000 AND 9500",
-		"UPDATE entry SET record = x'' WHERE position = 3000",
-		"UPDATE entry SET record = CAST(x'ff' || substr(record, 2) AS BLOB) WHERE position = 3001",
-		"UPDATE entry SET record = substr(record, 1, 20) WHERE position = 3002",
-		"UPDATE entry SET record = CAST(record || x'00' AS BLOB) WHERE position = 3003"} {
-		if err := s.w.exec(q); err != nil {
-			t.Fatal(q, err)
-		}
-	}
-	gone := map[uint64]bool{1: true, 70: true, 5000: true, 5001: true, 10000: true}
-	for p := uint64(6000); p <= 9500; p++ {
-		gone[p] = true
-	}
-	var want []ledger.Record
-	for _, r := range before {
-		if !gone[r.Position] {
-			want = append(want, r)
-		}
-	}
-	for _, down := range []bool{false, true} {
-		first, last := uint64(1), g.size
-		if down {
-			first, last = last, first
-		}
-		got := all(t, s, first, last)
-		if len(got) != len(want) {
-			t.Fatalf("%d records, want %d", len(got), len(want))
-		}
-		for i, r := range got {
-			w := want[i]
-			if down {
-				w = want[len(want)-1-i]
+	g.mustAppend(t, s, 10_000)
+	for _, at := range []int{1, 100, 2000, 6000} {
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := 0
+		err := s.Scan(ctx, 1, g.size, func(ledger.Record) error {
+			if calls++; calls == at {
+				cancel()
 			}
-			bad := r.Position >= 3000 && r.Position <= 3003
-			if r.Position != w.Position || (r.Leaf == w.Leaf && string(r.Body) == string(w.Body)) == bad {
-				t.Fatalf("record %d is that of position %d, want %d, damaged: %v", i, r.Position, w.Position, bad)
-			}
+			return nil
+		})
+		if err != context.Canceled || calls > at+64 {
+			t.Errorf("cancelled at call %d: %v after %d calls", at, err, calls)
 		}
+		cancel()
 	}
 }
 
 func all(t *testing.T, s *Store, first, last uint64) (records []ledger.Record) {
 	t.Helper()
 	err := s.Scan(context.Background(), first, last, func(r ledger.Record) error {
-		r.Body = append([]byte(nil), r.Body...)
+		r.Body = bytes.Clone(r.Body)
 		records = append(records, r)
 		return nil
 	})

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,25 @@ func needStrace(t *testing.T) {
 	t.Helper()
 	_, err := exec.LookPath("strace")
 	ledgertest.Require(t, "faults at system calls need strace", err == nil)
+}
+
+// FAULTS 1: every commit is an fsync.
+func TestEveryCommitIsSynced(t *testing.T) {
+	needStrace(t)
+	syncs := func(o Options) int {
+		dir := t.TempDir()
+		trace := filepath.Join(dir, "trace")
+		if out := child(t, []string{"-o", trace, "-e", "trace=fsync,fdatasync"}, filepath.Join(dir, "optout.db"), "append", o, commits); out.acks != commits {
+			t.Fatalf("%d of %d were acknowledged", out.acks, commits)
+		}
+		return bytes.Count(read(t, trace), []byte("sync("))
+	}
+	if n := syncs(Options{}); n < commits {
+		t.Errorf("%d calls of fsync for %d commits", n, commits)
+	}
+	if n := syncs(Options{synchronous: "NORMAL"}); n > commits/2 {
+		t.Errorf("the control: %d calls of fsync for %d commits with synchronous=NORMAL", n, commits)
+	}
 }
 
 // Law 4, FAULTS 3: after a commit whose fsync failed nothing is acknowledged any more, even though the disk works again. What

@@ -35,7 +35,7 @@ func newReader(c *conn) (*reader, error) {
 		{&r.get, "SELECT record FROM entry WHERE position = ?"},
 		{&r.personal, "SELECT body FROM personal WHERE position = ?"},
 		{&r.request, "SELECT content, position FROM request WHERE sender = ? AND id = ?"},
-		{&r.joined, "SELECT count(*), CAST(group_concat(record, '') AS BLOB) FROM (SELECT record FROM entry WHERE position BETWEEN ? AND ? ORDER BY position)"},
+		{&r.joined, "SELECT CAST(group_concat(record, '') AS BLOB) FROM (SELECT record FROM entry WHERE position BETWEEN ? AND ? ORDER BY position)"},
 		{&r.entries, "SELECT position, record FROM entry WHERE position BETWEEN ? AND ? ORDER BY position"},
 		{&r.pages[personals], "SELECT position, body FROM personal WHERE position BETWEEN ? AND ? ORDER BY position LIMIT ?"},
 		{&r.pages[heads], "SELECT size, root FROM head WHERE size BETWEEN ? AND ? ORDER BY size LIMIT ?"},

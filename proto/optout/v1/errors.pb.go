@@ -82,7 +82,7 @@ const (
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 26
 	// RESOURCE_EXHAUSTED. Too many calls wait; slow down and repeat.
 	ErrorReason_ERROR_REASON_OVERLOADED ErrorReason = 27
-	// INTERNAL. A fault of the service, recorded in its log.
+	// INTERNAL. A fault of the service, recorded in its log under the id in metadata "incident".
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 28
 	// FAILED_PRECONDITION. The sender has no postal address; commercial mail needs one (15 USC 7704(a)(5)(A)(iii)).
 	ErrorReason_ERROR_REASON_POSTAL_ADDRESS_MISSING ErrorReason = 29
@@ -90,6 +90,12 @@ const (
 	ErrorReason_ERROR_REASON_BACKUP_TARGET ErrorReason = 30
 	// DATA_LOSS. The ledger does not verify.
 	ErrorReason_ERROR_REASON_LEDGER_DAMAGED ErrorReason = 31
+	// FAILED_PRECONDITION. The last admin key cannot be revoked; create another one first.
+	ErrorReason_ERROR_REASON_LAST_ADMIN ErrorReason = 32
+	// DEADLINE_EXCEEDED. The caller's deadline passed; the outcome of a write is unknown: repeat.
+	ErrorReason_ERROR_REASON_DEADLINE_PASSED ErrorReason = 33
+	// CANCELED. The caller went away; the outcome of a write is unknown.
+	ErrorReason_ERROR_REASON_CALLER_GONE ErrorReason = 34
 )
 
 // Enum value maps for ErrorReason.
@@ -127,6 +133,9 @@ var (
 		29: "ERROR_REASON_POSTAL_ADDRESS_MISSING",
 		30: "ERROR_REASON_BACKUP_TARGET",
 		31: "ERROR_REASON_LEDGER_DAMAGED",
+		32: "ERROR_REASON_LAST_ADMIN",
+		33: "ERROR_REASON_DEADLINE_PASSED",
+		34: "ERROR_REASON_CALLER_GONE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -161,6 +170,9 @@ var (
 		"ERROR_REASON_POSTAL_ADDRESS_MISSING": 29,
 		"ERROR_REASON_BACKUP_TARGET":          30,
 		"ERROR_REASON_LEDGER_DAMAGED":         31,
+		"ERROR_REASON_LAST_ADMIN":             32,
+		"ERROR_REASON_DEADLINE_PASSED":        33,
+		"ERROR_REASON_CALLER_GONE":            34,
 	}
 )
 
@@ -195,7 +207,7 @@ var File_optout_v1_errors_proto protoreflect.FileDescriptor
 
 const file_optout_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16optout/v1/errors.proto\x12\toptout.v1*\xa4\b\n" +
+	"\x16optout/v1/errors.proto\x12\toptout.v1*\x81\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12 \n" +
@@ -229,7 +241,10 @@ const file_optout_v1_errors_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1c\x12'\n" +
 	"#ERROR_REASON_POSTAL_ADDRESS_MISSING\x10\x1d\x12\x1e\n" +
 	"\x1aERROR_REASON_BACKUP_TARGET\x10\x1e\x12\x1f\n" +
-	"\x1bERROR_REASON_LEDGER_DAMAGED\x10\x1fB!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
+	"\x1bERROR_REASON_LEDGER_DAMAGED\x10\x1f\x12\x1b\n" +
+	"\x17ERROR_REASON_LAST_ADMIN\x10 \x12 \n" +
+	"\x1cERROR_REASON_DEADLINE_PASSED\x10!\x12\x1c\n" +
+	"\x18ERROR_REASON_CALLER_GONE\x10\"B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
 
 var (
 	file_optout_v1_errors_proto_rawDescOnce sync.Once
