@@ -159,7 +159,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	cfg := &s.cfg
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
 		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
-		TrustedProxies: proxies, Observe: s.meters.rpc})
+		Observe: s.meters.rpc})
 	if err != nil {
 		return err
 	}

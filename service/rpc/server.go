@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ import (
 	"optout/service/link"
 )
 
-// Options are what the adapter needs. All but TLS, TrustedProxies and Observe are required.
+// Options are what the adapter needs. All but TLS and Observe are required.
 type Options struct {
 	Ledger *ledger.Ledger
 	// Ring is the current ring of link keys; rotation swaps it.
@@ -46,8 +45,6 @@ type Options struct {
 	Log    *slog.Logger
 	// TLS is nil for plaintext.
 	TLS *tls.Config
-	// TrustedProxies are not used here: a caller's address is no evidence of a person.
-	TrustedProxies []netip.Prefix
 	// Observe takes the time of each call, for metrics; may be nil.
 	Observe func(method string, code codes.Code, d time.Duration)
 }

@@ -16,6 +16,7 @@ import (
 	"optout/client"
 	"optout/client/clienttest"
 	optoutv1 "optout/proto/optout/v1"
+	"optout/service"
 )
 
 func TestMain(m *testing.M) {
@@ -31,9 +32,9 @@ type site struct {
 	n   int
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, options ...clienttest.Option) *site {
 	t.Helper()
-	s := &site{t: t, svc: clienttest.Start(t)}
+	s := &site{t: t, svc: clienttest.Start(t, options...)}
 	s.svc.CreateTopic(t, "news")
 	s.c = s.svc.Client(t)
 	s.web = &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Timeout: 10 * time.Second}
@@ -328,5 +329,37 @@ func TestLanguages(t *testing.T) {
 		if body := text(t, resp); !strings.Contains(body, `<html lang="`+want+`">`) || resp.Header.Get("Content-Language") != want {
 			t.Errorf("Accept-Language %.20q: %s", accept, resp.Header.Get("Content-Language"))
 		}
+	}
+}
+
+// The client's address is the peer's, and X-Forwarded-For counts only from a trusted proxy: its right-most address that is not
+// a proxy's, for whatever stands before that anybody can write.
+func TestClientAddressBehindProxies(t *testing.T) {
+	for name, c := range map[string]struct {
+		trusted   []string
+		forwarded string
+		want      string
+	}{
+		"no proxy":          {nil, "203.0.113.7", "127.0.0.1"},
+		"another proxy":     {[]string{"10.0.0.0/8"}, "203.0.113.7", "127.0.0.1"},
+		"trusted":           {[]string{"127.0.0.0/8"}, "203.0.113.7", "203.0.113.7"},
+		"forged in front":   {[]string{"127.0.0.0/8"}, "198.51.100.1, 203.0.113.7", "203.0.113.7"},
+		"two proxies":       {[]string{"127.0.0.0/8", "10.0.0.0/8"}, "198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"},
+		"garbage":           {[]string{"127.0.0.0/8"}, "not an address", "127.0.0.1"},
+		"nothing forwarded": {[]string{"127.0.0.0/8"}, "", "127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, func(cfg *service.Config) { cfg.TrustedProxies = c.trusted })
+			addr, path := s.person()
+			header := []string{}
+			if c.forwarded != "" {
+				header = []string{"X-Forwarded-For", c.forwarded}
+			}
+			s.do("POST", path, "application/x-www-form-urlencoded", "List-Unsubscribe=One-Click", header...)
+			story, err := optoutv1.NewSuppressionServiceClient(s.c.Conn()).ExplainAddress(t.Context(), &optoutv1.ExplainAddressRequest{Address: addr})
+			if err != nil || len(story.Entries) != 1 || story.Entries[0].Evidence["ip"] != c.want {
+				t.Errorf("%v, %v, want %s", story, err, c.want)
+			}
+		})
 	}
 }
