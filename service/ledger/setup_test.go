@@ -9,11 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"optout/service/address"
 	"optout/service/anchor"
 	"optout/service/ledger"
 	"optout/service/sqlite"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a ledger on a real SQLite store, with a clock that the test sets.
 type world struct {

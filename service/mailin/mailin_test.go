@@ -9,11 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"optout/client"
 	"optout/client/clienttest"
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // post is a real service with mail in.
 type post struct {
