@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// allowed says which of our packages each package may import, tests aside (DESIGN, "Arrows"): adapters know the core and never
+// allowed says which of our packages each package may import, tests aside: adapters know the core and never
 // each other; the core knows none of them; client knows only proto; service wires. A package that is not here fails the test:
 // say first which room it is.
 var allowed = map[string][]string{

@@ -1,6 +1,6 @@
 // Package address knows mailboxes: it reads a bare addr-spec (RFC 5321 section 4.1.2, RFC 6531), brings it into the canonical
 // forms by which optout recognises a mailbox, and turns those into keyed hashes, the address keys under which everything
-// else is kept. RULES section 10 is obeyed here and nowhere else.
+// else is kept. The rules of addresses are here and nowhere else.
 //
 // A mailbox has three forms. As given, for sending: a local part belongs to the domain that receives it, so it is never
 // altered. The consent form, for matching a yes: minimal quoting, ASCII lower case, NFC, the domain in A-labels. The
@@ -79,7 +79,7 @@ func (a *Address) Domain() string {
 // is shorter than the consent form wherever the two differ.
 //
 // Gmail delivers to one mailbox whatever dots the local part has, at both of its domains. A +tag is kept: it is an address of
-// its own, which the person chose (RULES 10.8). A local part that needs quotes cannot be a Gmail account and keeps its dots.
+// its own, which the person chose. A local part that needs quotes cannot be a Gmail account and keeps its dots.
 func (a *Address) suppression(to []byte) int {
 	domain := a.DomainBytes()
 	if string(domain) != gmail && string(domain) != googlemail {

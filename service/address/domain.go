@@ -6,7 +6,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// profile is UTS 46, non-transitional, with every check that idna leaves out by default (RULES 10.6).
+// profile is UTS 46, non-transitional, with every check that idna leaves out by default.
 var profile = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(true),
 	idna.VerifyDNSLength(true), idna.CheckHyphens(true))
 

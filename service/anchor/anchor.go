@@ -1,5 +1,5 @@
 // Package anchor keeps the ledger's newest tree head in a file beside the database, so that a shortened or silently
-// rolled-back database is noticed at the next start (DESIGN, tamper evidence). It touches nothing but that file.
+// rolled-back database is noticed at the next start. It touches nothing but that file.
 package anchor
 
 import (

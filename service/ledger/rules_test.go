@@ -136,7 +136,7 @@ func TestBlockedDomains(t *testing.T) {
 	}
 }
 
-// RULES 1.20: listed 29 days ago, allowed; 30 days ago, denied without authorisation; suffixes by label.
+// 47 CFR 64.3100(a)(4): listed 29 days ago, allowed; 30 days ago, denied without authorisation; suffixes by label.
 func TestWirelessDomains(t *testing.T) {
 	w := newWorld(t)
 	listed := w.now.AddDate(0, 0, -29)

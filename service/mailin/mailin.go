@@ -106,7 +106,7 @@ func (s *session) Reset() { s.tokens = nil }
 // Logout ends the session.
 func (s *session) Logout() error { return nil }
 
-// Mail takes any sender, also the empty one: who forwards or bounces such mail is nobody's proof of anything (RULES 8.4), and to
+// Mail takes any sender, also the empty one: who forwards or bounces such mail is nobody's proof of anything, and to
 // lose an opt-out is worse than to take one from a robot that was given the address.
 func (s *session) Mail(string, *smtp.MailOptions) error { return nil }
 

@@ -23,7 +23,7 @@ func needStrace(t *testing.T) {
 	ledgertest.Require(t, "faults at system calls need strace", err == nil)
 }
 
-// FAULTS 1: every commit is an fsync.
+// Every commit is an fsync.
 func TestEveryCommitIsSynced(t *testing.T) {
 	needStrace(t)
 	syncs := func(o Options) int {
@@ -42,7 +42,7 @@ func TestEveryCommitIsSynced(t *testing.T) {
 	}
 }
 
-// Law 4, FAULTS 3: after a commit whose fsync failed nothing is acknowledged any more, even though the disk works again. What
+// Law 4: after a commit whose fsync failed nothing is acknowledged any more, even though the disk works again. What
 // was acknowledged before is there; the failed commit may be.
 func TestFailedFsyncEndsWriting(t *testing.T) {
 	needStrace(t)

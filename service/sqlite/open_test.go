@@ -17,7 +17,7 @@ import (
 	"optout/service/ledgertest"
 )
 
-// FAULTS 1: the driver's own default loses acknowledged writes in a power cut. A connection that is not durable is refused.
+// The driver's own default loses acknowledged writes in a power cut. A connection that is not durable is refused.
 func TestOpenRefusesWhatIsNotDurable(t *testing.T) {
 	for _, level := range []string{"NORMAL", "OFF"} {
 		path := filepath.Join(t.TempDir(), "optout.db")
