@@ -136,3 +136,45 @@ func TestMailerReplacesListFields(t *testing.T) {
 		}
 	}
 }
+
+// A class that is newer than this client is taken for commercial: without a postal address its mail does not leave.
+func TestMailerTakesUnknownClassesForCommercial(t *testing.T) {
+	for class, refused := range map[optoutv1.TopicClass]bool{optoutv1.TopicClass_TOPIC_CLASS_COMMERCIAL: true, 0: true, 9: true,
+		optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL: false} {
+		k, s := newSink(t), newScripted()
+		s.class, s.postal = class, " "
+		_, err := client.NewMailer(s.client(t), k.mail(t)).Send(t.Context(), "news", message(t, []string{"a@example.com"}, nil, nil))
+		if errors.Is(err, client.ErrPostalAddress) != refused || (k.total() == 0) != refused {
+			t.Errorf("class %d: %v; %d arrived", class, err, k.total())
+		}
+		if refused && client.Reason(err) != optoutv1.ErrorReason_ERROR_REASON_POSTAL_ADDRESS_MISSING {
+			t.Errorf("class %d: the reason is %v", class, client.Reason(err))
+		}
+	}
+}
+
+// An outage, or a verdict that the client does not know, between the first look and the message: nothing leaves from there on.
+func TestMailerStopsAtAnAnswerItCannotUse(t *testing.T) {
+	for name, answer := range map[string]func() (*optoutv1.CheckSendResponse, error){
+		"unknown verdict": func() (*optoutv1.CheckSendResponse, error) {
+			return &optoutv1.CheckSendResponse{Verdict: 3, Link: exampleLink()}, nil
+		},
+		"no verdict": func() (*optoutv1.CheckSendResponse, error) {
+			return &optoutv1.CheckSendResponse{Link: exampleLink()}, nil
+		},
+		"refused to answer": func() (*optoutv1.CheckSendResponse, error) { return nil, errors.New("internal") },
+	} {
+		k, s := newSink(t), newScripted()
+		permit, asked := s.check, 0
+		s.check = func(r *optoutv1.CheckSendRequest) (*optoutv1.CheckSendResponse, error) {
+			if asked++; asked == 2 {
+				return answer()
+			}
+			return permit(r)
+		}
+		report, err := client.NewMailer(s.client(t), k.mail(t)).Send(t.Context(), "news", three(t))
+		if !errors.Is(err, client.ErrCannotAsk) || report.Count(client.Sent) != 1 || report.Count(client.NotAsked) != 2 || k.total() != 1 || asked != 2 {
+			t.Errorf("%s: %v, %v; %d arrived, asked %d times", name, report, err, k.total(), asked)
+		}
+	}
+}

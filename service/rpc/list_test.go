@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"math"
 	"slices"
@@ -150,7 +151,7 @@ func TestPageTokens(t *testing.T) {
 		"garbage":          {PageToken: "garbage", Domain: "example.com"},
 		"a line feed":      {PageToken: token[:4] + "\n" + token[4:], Domain: "example.com"},
 		"cut":              {PageToken: token[:len(token)-1], Domain: "example.com"},
-		"beyond the head":  {PageToken: strings.Repeat("_", 10) + token[10:], Domain: "example.com"},
+		"beyond the bound": {PageToken: strings.Repeat("_", 10) + token[10:], Domain: "example.com"},
 		"spare bits":       {PageToken: token[:len(token)-1] + "B", Domain: "example.com"},
 		"position nothing": {PageToken: strings.Repeat("A", 11) + token[11:], Domain: "example.com"},
 	} {
@@ -158,6 +159,20 @@ func TestPageTokens(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// A token whose next page begins beyond everything, as one of a ledger that was rolled back may.
+	beyond, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beyond[0], beyond[8] = 1, 1
+	if _, err := r.suppression.ListSuppressions(r.ctx(), &optoutv1.ListSuppressionsRequest{Domain: "example.com", PageToken: base64.RawURLEncoding.EncodeToString(beyond)}); reason(err) != "INVALID_PAGE_TOKEN" {
+		t.Errorf("bounded beyond the head: %v", err)
+	}
+	first, err = r.suppression.ListSuppressions(r.ctx(), &optoutv1.ListSuppressionsRequest{PageSize: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token = first.NextPageToken
 	if _, err := r.entries.ListEntries(r.ctx(), &optoutv1.ListEntriesRequest{PageToken: token}); reason(err) != "INVALID_PAGE_TOKEN" {
 		t.Errorf("another method's: %v", err)
 	}

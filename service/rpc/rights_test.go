@@ -235,7 +235,14 @@ func TestKeysAreBoundToSendersAndTopics(t *testing.T) {
 			t.Errorf("a bound auditor sees %v", e)
 		}
 	}
-	// A token of another sender opens nothing for a bound key.
+	// A token says its own sender: one of the key's is pressed, one of another's opens nothing.
+	own, err := r.link.IssueLink(r.ctx(), &optoutv1.IssueLinkRequest{Sender: "one", Topic: "news", Address: "a@example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.subscription.Unsubscribe(with(t.Context(), bound), &optoutv1.UnsubscribeRequest{Token: own.Link.Url}); err != nil {
+		t.Errorf("a token of the key's own sender: %v", err)
+	}
 	issued, err := r.link.IssueLink(r.ctx(), &optoutv1.IssueLinkRequest{Sender: "two", Topic: "news", Address: "a@example.com"})
 	if err != nil {
 		t.Fatal(err)

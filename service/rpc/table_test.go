@@ -140,6 +140,23 @@ func TestPolicyIsComplete(t *testing.T) {
 	}
 }
 
+// Requests on a stream are held to the caller's bounds like single ones.
+func TestStreamsAreBound(t *testing.T) {
+	k := &ledger.APIKey{Senders: []string{"one"}}
+	s := &admitted{oneRequest{}, &handlers{}, "", &call{t.Context(), k}}
+	if err := s.RecvMsg(&optoutv1.ListSuppressionsRequest{Sender: "one"}); err != nil {
+		t.Error(err)
+	}
+	if err := s.RecvMsg(&optoutv1.ListSuppressionsRequest{Sender: "two"}); err != errSenderNotAllowed {
+		t.Errorf("another sender: %v", err)
+	}
+}
+
+// oneRequest is a stream whose requests are there already.
+type oneRequest struct{ grpc.ServerStream }
+
+func (oneRequest) RecvMsg(any) error { return nil }
+
 func keysOf(m map[string][]ledger.Role) map[string]bool {
 	keys := map[string]bool{}
 	for k := range m {
