@@ -110,6 +110,9 @@ func (l *Ledger) beginRequest(ctx context.Context, sender uint32, id string, con
 	if err != nil {
 		return nil, err
 	}
+	if row.Position > l.head.Load() {
+		return r, nil // on disk, but not in force yet: the commit loop, which comes after, answers it
+	}
 	return r, l.take(r, row)
 }
 
