@@ -3,11 +3,13 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	optoutv1 "optout/proto/optout/v1"
@@ -130,6 +132,55 @@ func TestBatchCheckSendAnswersByIndex(t *testing.T) {
 	req.WantHeaders = false
 	if resp, err = r.suppression.BatchCheckSend(r.ctx(), req); err != nil || len(resp.Links) != 0 {
 		t.Errorf("links that nobody wanted: %v, %v", resp.GetLinks(), err)
+	}
+}
+
+// What a batch says of each refused address is what a check of it alone says.
+func TestBatchDetailsAreThoseOfACheckAlone(t *testing.T) {
+	r := newRig(t, nil)
+	var addresses []string
+	for i := range 150 {
+		addr := fmt.Sprintf("p%d@example.com", i)
+		addresses = append(addresses, addr)
+		req := &optoutv1.UnsubscribeRequest{Address: addr}
+		switch i % 4 {
+		case 0:
+			req.Scope = &optoutv1.Scope{Kind: optoutv1.ScopeKind_SCOPE_KIND_COMMERCIAL}
+		case 1:
+			req.Scope = &optoutv1.Scope{Topic: "digest"}
+		case 2:
+			continue // no consent
+		}
+		if _, err := r.subscription.Unsubscribe(r.ctx(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, addr := range []string{"j1@example.com", "j2@example.com"} {
+		if _, err := r.subscription.Subscribe(r.ctx(), &optoutv1.SubscribeRequest{Topic: "news", Address: addr, PersonId: "p", RequestId: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, addr)
+	}
+	r.optOut("j1@example.com")
+	for _, topic := range []string{"news", "digest", "receipts"} {
+		batch, err := r.suppression.BatchCheckSend(r.ctx(), &optoutv1.BatchCheckSendRequest{Topic: topic, Addresses: addresses})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := map[uint32][]*optoutv1.Denial{}
+		for _, x := range batch.Refused {
+			refused[x.Index] = x.Denials
+		}
+		for i, addr := range addresses {
+			alone, err := r.suppression.CheckSend(r.ctx(), &optoutv1.CheckSendRequest{Topic: topic, Address: addr})
+			if err != nil {
+				t.Fatal(err)
+			}
+			same := slices.EqualFunc(refused[uint32(i)], alone.Denials, func(a, b *optoutv1.Denial) bool { return proto.Equal(a, b) })
+			if optoutv1.Verdict(batch.Verdicts[i]) != alone.Verdict || !same {
+				t.Errorf("%s to %s: %v %v in the batch, %v %v alone", topic, addr, batch.Verdicts[i], refused[uint32(i)], alone.Verdict, alone.Denials)
+			}
+		}
 	}
 }
 

@@ -152,7 +152,7 @@ func TestPageTokens(t *testing.T) {
 		"a line feed":      {PageToken: token[:4] + "\n" + token[4:], Domain: "example.com"},
 		"cut":              {PageToken: token[:len(token)-1], Domain: "example.com"},
 		"beyond the bound": {PageToken: strings.Repeat("_", 10) + token[10:], Domain: "example.com"},
-		"spare bits":       {PageToken: token[:len(token)-1] + "B", Domain: "example.com"},
+		"altered":          {PageToken: token[:len(token)-1] + swap(token[len(token)-1]), Domain: "example.com"},
 		"position nothing": {PageToken: strings.Repeat("A", 11) + token[11:], Domain: "example.com"},
 	} {
 		if _, err := r.suppression.ListSuppressions(r.ctx(), req); reason(err) != "INVALID_PAGE_TOKEN" || info(err).Metadata["remedy"] == "" {

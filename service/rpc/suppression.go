@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
 )
@@ -59,13 +61,14 @@ func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSen
 	}
 	req := ledger.CheckRequest{Sender: r.Sender, Topic: r.Topic, Act: act, AtLeast: atLeast(r.AtLeast), Key: caller(ctx).Number}
 	resp := &optoutv1.BatchCheckSendResponse{Verdicts: make([]byte, len(r.Addresses))}
+	details := batchDetails{reg: h.Ledger.Registry(), scopes: map[uint32]*optoutv1.Scope{}}
 	position, err := h.Ledger.CheckBatch(ctx, &req, r.Addresses, func(i int, v *ledger.Verdict, malformed error) {
 		resp.Verdicts[i] = byte(verdictOut(v))
 		switch {
 		case malformed != nil:
 			resp.Malformed = append(resp.Malformed, &optoutv1.MalformedAddress{Index: uint32(i), Message: malformed.Error()})
 		case !v.Send:
-			resp.Refused = append(resp.Refused, &optoutv1.RefusedAddress{Index: uint32(i), Denials: denialsOut(h.Ledger.Registry(), v.Denials)})
+			resp.Refused = append(resp.Refused, details.refused(i, v.Denials))
 		case issue != nil:
 			resp.Links = append(resp.Links, &optoutv1.AddressLink{Index: uint32(i), Link: issue.link(v.Key)})
 		}
@@ -75,6 +78,44 @@ func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSen
 	}
 	resp.Position = h.position(position)
 	return resp, nil
+}
+
+// batchDetails makes the details of the refused of one batch, a slab at a time: a long list may have many.
+type batchDetails struct {
+	reg    *ledger.Registry
+	scopes map[uint32]*optoutv1.Scope
+	slab   []refusal
+}
+
+// refusal is the details of one refused address with one reason, the usual case, in one piece of memory.
+type refusal struct {
+	address optoutv1.RefusedAddress
+	denial  optoutv1.Denial
+	since   timestamppb.Timestamp
+	list    [1]*optoutv1.Denial
+}
+
+func (d *batchDetails) refused(index int, denials []ledger.Denial) *optoutv1.RefusedAddress {
+	if len(denials) != 1 || denials[0].Since == 0 {
+		return &optoutv1.RefusedAddress{Index: uint32(index), Denials: denialsOut(d.reg, denials)}
+	}
+	if len(d.slab) == 0 {
+		d.slab = make([]refusal, 64)
+	}
+	r := &d.slab[0]
+	d.slab = d.slab[1:]
+	x := &denials[0]
+	scope, ok := d.scopes[x.Scope]
+	if !ok {
+		scope = scopeOut(d.reg, x.Scope)
+		d.scopes[x.Scope] = scope
+	}
+	r.since.Seconds, r.since.Nanos = x.Since/1000, int32(x.Since%1000)*1e6
+	r.denial.Reason, r.denial.Scope, r.denial.Since = optoutv1.DenialReason(x.Reason), scope, &r.since
+	r.denial.Entry, r.denial.Joined = x.Entry, x.Joined
+	r.list[0] = &r.denial
+	r.address.Index, r.address.Denials = uint32(index), r.list[:]
+	return &r.address
 }
 
 // ListSuppressions lists the noes in force.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -10,10 +11,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
@@ -137,6 +143,43 @@ func TestPolicyIsComplete(t *testing.T) {
 	registered[service] = grpc.ServiceInfo{Methods: info.Methods[1:]}
 	if err := checkPolicy(registered); err == nil || !strings.Contains(err.Error(), service+"/"+info.Methods[0].Name) {
 		t.Errorf("a policy without a method: %v", err)
+	}
+}
+
+// A call that takes too long is ended, and told apart from one whose caller had no more time or went away.
+func TestSlowCallsEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		caller func(context.Context) (context.Context, context.CancelFunc)
+		code   codes.Code
+		reason string
+		after  time.Duration
+	}{
+		"no deadline": {context.WithCancel, codes.Unavailable, "STORAGE_UNAVAILABLE", unaryTimeout},
+		"the caller's own": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 5*time.Second)
+		}, codes.DeadlineExceeded, "DEADLINE_PASSED", 5 * time.Second},
+		"one far away": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Hour)
+		}, codes.Unavailable, "STORAGE_UNAVAILABLE", unaryTimeout},
+		"the caller went away": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		}, codes.Canceled, "CALLER_GONE", time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := c.caller(t.Context())
+			defer cancel()
+			start := time.Now()
+			_, err := (&handlers{}).unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: healthpb.Health_Check_FullMethodName}, func(ctx context.Context, _ any) (any, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			s := status.Convert(err)
+			if s.Code() != c.code || len(s.Details()) != 1 || s.Details()[0].(*errdetails.ErrorInfo).Reason != c.reason || time.Since(start) != c.after {
+				t.Errorf("%s: %v after %v: %v", name, err, time.Since(start), s.Details())
+			}
+		})
 	}
 }
 

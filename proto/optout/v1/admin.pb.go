@@ -197,7 +197,7 @@ const (
 	Role_ROLE_COLLECTOR Role = 2
 	// Bounce and complaint processors.
 	Role_ROLE_FEEDBACK Role = 3
-	// Help desk: explains without evidence, suppresses, never lifts.
+	// Help desk: explains without IP evidence, suppresses, never lifts.
 	Role_ROLE_SUPPORT Role = 4
 	// Data protection: sees evidence, restricts, erases.
 	Role_ROLE_PRIVACY Role = 5

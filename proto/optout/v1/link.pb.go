@@ -31,7 +31,7 @@ type IssueLinkRequest struct {
 	Topic string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The recipient. Required.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	// What the link stops; absent means ALL.
+	// What the link stops; absent means ALL. It must cover the topic: whoever presses gets no more such mail.
 	Scope *Scope `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
 	// The mailing number to carry in the link; 0 for none.
 	Mailing       uint32 `protobuf:"varint,5,opt,name=mailing,proto3" json:"mailing,omitempty"`
@@ -159,7 +159,7 @@ type BatchIssueLinksRequest struct {
 	Topic string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
 	// 1 to 10 000 recipients.
 	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	// What the links stop; absent means ALL.
+	// What the links stop; absent means ALL. It must cover the topic.
 	Scope *Scope `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
 	// The mailing number; 0 for none.
 	Mailing       uint32 `protobuf:"varint,5,opt,name=mailing,proto3" json:"mailing,omitempty"`

@@ -141,7 +141,7 @@ type CheckSendRequest struct {
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// Ask for the link and the headers, when the verdict is SEND.
 	WantHeaders bool `protobuf:"varint,4,opt,name=want_headers,json=wantHeaders,proto3" json:"want_headers,omitempty"`
-	// The scope of the link; absent means ALL. Only with want_headers.
+	// The scope of the link; absent means ALL. It must cover the topic: whoever presses gets no more such mail. Only with want_headers.
 	LinkScope *Scope `protobuf:"bytes,5,opt,name=link_scope,json=linkScope,proto3" json:"link_scope,omitempty"`
 	// The mailing number to carry in the link. Only with want_headers.
 	Mailing uint32 `protobuf:"varint,6,opt,name=mailing,proto3" json:"mailing,omitempty"`
@@ -332,7 +332,7 @@ type BatchCheckSendRequest struct {
 	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Ask for the link and headers of every address that may be sent to.
 	WantHeaders bool `protobuf:"varint,4,opt,name=want_headers,json=wantHeaders,proto3" json:"want_headers,omitempty"`
-	// The scope of the links; absent means ALL. Only with want_headers.
+	// The scope of the links; absent means ALL. It must cover the topic. Only with want_headers.
 	LinkScope *Scope `protobuf:"bytes,5,opt,name=link_scope,json=linkScope,proto3" json:"link_scope,omitempty"`
 	// The mailing number to carry in the links. Only with want_headers.
 	Mailing uint32 `protobuf:"varint,6,opt,name=mailing,proto3" json:"mailing,omitempty"`
@@ -821,7 +821,7 @@ type Suppression struct {
 	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The address key, 32 hexadecimal digits.
 	AddressKey string `protobuf:"bytes,7,opt,name=address_key,json=addressKey,proto3" json:"address_key,omitempty"`
-	// The address in clear, where it is still known and the caller's role may see it.
+	// The address in clear, where it is still known; not for support, which asks by address (ExplainAddress).
 	Address string `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
 	// The mailing number of the link that was used; 0 for none.
 	Mailing       uint32 `protobuf:"varint,9,opt,name=mailing,proto3" json:"mailing,omitempty"`

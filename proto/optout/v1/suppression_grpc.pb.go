@@ -50,7 +50,8 @@ type SuppressionServiceClient interface {
 	VoidEntries(ctx context.Context, in *VoidEntriesRequest, opts ...grpc.CallOption) (*VoidEntriesResponse, error)
 	// ImportSuppressions records opt-outs kept elsewhere. It never lifts anything. Roles: operator, admin.
 	ImportSuppressions(ctx context.Context, in *ImportSuppressionsRequest, opts ...grpc.CallOption) (*ImportSuppressionsResponse, error)
-	// ExplainAddress tells everything that bears on an address. Roles: support (without evidence), privacy, operator, auditor, admin.
+	// ExplainAddress tells everything that bears on an address. Roles: support and operator (without IP addresses, user agents and
+	// the person's other addresses), privacy, auditor, admin.
 	ExplainAddress(ctx context.Context, in *ExplainAddressRequest, opts ...grpc.CallOption) (*ExplainAddressResponse, error)
 }
 
@@ -163,7 +164,8 @@ type SuppressionServiceServer interface {
 	VoidEntries(context.Context, *VoidEntriesRequest) (*VoidEntriesResponse, error)
 	// ImportSuppressions records opt-outs kept elsewhere. It never lifts anything. Roles: operator, admin.
 	ImportSuppressions(context.Context, *ImportSuppressionsRequest) (*ImportSuppressionsResponse, error)
-	// ExplainAddress tells everything that bears on an address. Roles: support (without evidence), privacy, operator, auditor, admin.
+	// ExplainAddress tells everything that bears on an address. Roles: support and operator (without IP addresses, user agents and
+	// the person's other addresses), privacy, auditor, admin.
 	ExplainAddress(context.Context, *ExplainAddressRequest) (*ExplainAddressResponse, error)
 	mustEmbedUnimplementedSuppressionServiceServer()
 }
