@@ -19,6 +19,9 @@ type Config struct {
 	// (GRPC and HTTP must be on).
 	GRPC, HTTP, Admin, SMTP string
 
+	// Gate is the SMTP gate; off while its Upstream is empty.
+	Gate GateConfig
+
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string
 	// MailDomain is the domain of unsubscribe addresses; empty for none: then links have no mailto.
@@ -47,4 +50,7 @@ type Addresses struct {
 	HTTP  string `json:"http,omitempty"`
 	Admin string `json:"admin,omitempty"`
 	SMTP  string `json:"smtp,omitempty"`
+	Gate  string `json:"gate,omitempty"`
+	// Submissions is the gate's address with implicit TLS.
+	Submissions string `json:"gate_submissions,omitempty"`
 }

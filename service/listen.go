@@ -20,12 +20,17 @@ func (s *Service) listen(secure bool) error {
 		{"http", "--http", s.cfg.HTTP, &s.addresses.HTTP},
 		{"admin", "--admin", s.cfg.Admin, &s.addresses.Admin},
 		{"smtp", "--smtp", s.cfg.SMTP, &s.addresses.SMTP},
+		{"gate", "--gate", s.cfg.Gate.Listen, &s.addresses.Gate},
+		{"submissions", "--gate-submissions", s.cfg.Gate.Submissions, &s.addresses.Submissions},
 	} {
 		if l.addr == "" {
 			if l.name == "grpc" || l.name == "http" {
 				return fmt.Errorf("%s: it is empty; give host:port", l.flag)
 			}
 			continue
+		}
+		if l.name == "submissions" && !secure {
+			return fmt.Errorf("%s needs --tls-cert and --tls-key: it begins with TLS", l.flag)
 		}
 		// Mail servers speak plaintext and STARTTLS; what they bring is a token, not a secret of ours.
 		if l.name != "smtp" && !secure && !s.cfg.InsecurePlaintext && !loopback(l.addr) {

@@ -23,6 +23,7 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/mailgate"
 	"optout/service/mailin"
 	"optout/service/rpc"
 	"optout/service/sqlite"
@@ -52,6 +53,7 @@ type Service struct {
 	http  *http.Server
 	admin *http.Server
 	smtp  *mailin.Server
+	gate  *mailgate.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -169,7 +171,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	if cfg.SMTP != "" {
 		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
-	return nil
+	return s.newGate(tlsServer)
 }
 
 // mailDomains are the domains whose unsubscribe addresses are ours.
@@ -232,8 +234,12 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.smtp != nil {
 		serve("smtp", s.smtp.Serve)
 	}
+	if s.gate != nil {
+		serve("gate", func(l net.Listener) error { return s.gate.Serve(l, false) })
+		serve("submissions", func(l net.Listener) error { return s.gate.Serve(l, true) })
+	}
 	s.grpc.SetServing(true)
-	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "ledger", s.ledger.ID())
+	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "ledger", s.ledger.ID())
 
 	var err error
 	select {
@@ -272,6 +278,13 @@ func (s *Service) drain(orderly bool) {
 	if s.smtp != nil {
 		all.Go(func() { s.smtp.Close() })
 	}
+	if s.gate != nil {
+		all.Go(func() {
+			if err := s.gate.Close(ctx); err != nil {
+				s.log.Error("the gate did not end well", "error", err)
+			}
+		})
+	}
 	all.Wait()
 }
 
@@ -283,6 +296,11 @@ func (s *Service) close() error {
 		l.Close()
 	}
 	var errs []error
+	if s.gate != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		errs = append(errs, s.gate.Close(ctx))
+	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
 	}
