@@ -33,8 +33,27 @@ type GateConfig struct {
 	MaxConnections, Rate int
 }
 
+// GateProfile is a kind of server that may stand behind the gate.
+type GateProfile struct {
+	Name string `json:"name"`
+	// GateSigns: the gate signs with its DKIM keys; otherwise the provider does.
+	GateSigns bool `json:"gate_signs"`
+	// KeepsEnvelope: return paths of the gate's own (VERP) reach the recipient's server.
+	KeepsEnvelope bool `json:"keeps_envelope"`
+	// MustBeOff says which of the provider's features must be off.
+	MustBeOff string `json:"must_be_off"`
+}
+
 // GateProfiles lists the kinds of servers that may stand behind the gate.
-func GateProfiles() []string { return mailgate.ProfileNames() }
+func GateProfiles() []GateProfile {
+	var all []GateProfile
+	for _, name := range mailgate.ProfileNames() {
+		if p, err := mailgate.ProfileOf(name); err == nil {
+			all = append(all, GateProfile{p.Name, p.Signs, p.KeepsEnvelope, p.MustBeOff})
+		}
+	}
+	return all
+}
 
 // judge makes what the gate and the milter share.
 func (s *Service) judge() *outgoing.Judge {

@@ -66,7 +66,7 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Gate.UpstreamCA, "gate-upstream-ca", "", "`FILE` (PEM) with the authorities of its certificate (default: the system's)")
 	fs.StringVar(&f.Gate.UpstreamUser, "gate-upstream-user", "", "`NAME` by which the gate authenticates to it")
 	fs.StringVar(&f.Gate.UpstreamPasswordFile, "gate-upstream-password-file", "", "`FILE` with the password")
-	fs.StringVar(&f.Gate.Profile, "gate-upstream-profile", "direct", "`KIND` of server: "+strings.Join(service.GateProfiles(), ", ")+"; see \"optout gate profiles\"")
+	fs.StringVar(&f.Gate.Profile, "gate-upstream-profile", "direct", "`KIND` of server: "+profileNames()+"; see \"optout gate profiles\"")
 	fs.StringSliceVar(&f.Gate.DKIM, "gate-dkim", nil, "`DOMAIN:SELECTOR:FILE` of a DKIM key (PEM) that signs mail from the domain; can be repeated")
 	fs.BoolVar(&f.Gate.VERP, "gate-verp", false, "give each copy a return path of its own at --mail-domain, so that bounces say whose they are")
 	fs.Int64Var(&f.Gate.MaxBytes, "gate-max-bytes", 50<<20, "`OCTETS` of the largest message")
@@ -83,6 +83,14 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	fs.StringVar(&f.config, "config", "", "`FILE` (YAML) of these settings")
 	fromEnv(fs)
+}
+
+func profileNames() string {
+	var names []string
+	for _, x := range service.GateProfiles() {
+		names = append(names, x.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // settle applies variables and file, and makes the log.
