@@ -34,6 +34,7 @@ const (
 	SentInSpite        Kind = 16
 	WirelessAuthorized Kind = 17
 	Withheld           Kind = 18
+	Bounced            Kind = 19
 )
 
 // What is set up around them; these entries have no address key.

@@ -363,6 +363,8 @@ const (
 	EntryKind_ENTRY_KIND_WIRELESS_AUTHORIZED EntryKind = 17
 	// A message that was on its way was withheld from a recipient who said no meanwhile.
 	EntryKind_ENTRY_KIND_WITHHELD EntryKind = 18
+	// Mail could not be delivered for now; it denies nothing until it goes on for too long.
+	EntryKind_ENTRY_KIND_BOUNCED EntryKind = 19
 	// A sender was created.
 	EntryKind_ENTRY_KIND_SENDER_CREATED EntryKind = 32
 	// A sender was changed.
@@ -413,6 +415,7 @@ var (
 		16: "ENTRY_KIND_SENT_IN_SPITE",
 		17: "ENTRY_KIND_WIRELESS_AUTHORIZED",
 		18: "ENTRY_KIND_WITHHELD",
+		19: "ENTRY_KIND_BOUNCED",
 		32: "ENTRY_KIND_SENDER_CREATED",
 		33: "ENTRY_KIND_SENDER_UPDATED",
 		34: "ENTRY_KIND_TOPIC_CREATED",
@@ -447,6 +450,7 @@ var (
 		"ENTRY_KIND_SENT_IN_SPITE":       16,
 		"ENTRY_KIND_WIRELESS_AUTHORIZED": 17,
 		"ENTRY_KIND_WITHHELD":            18,
+		"ENTRY_KIND_BOUNCED":             19,
 		"ENTRY_KIND_SENDER_CREATED":      32,
 		"ENTRY_KIND_SENDER_UPDATED":      33,
 		"ENTRY_KIND_TOPIC_CREATED":       34,
@@ -1087,7 +1091,7 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x0eCHANNEL_IMPORT\x10\x06\x12\x14\n" +
 	"\x10CHANNEL_FEEDBACK\x10\a\x12\x13\n" +
 	"\x0fCHANNEL_WEBHOOK\x10\b\x12\x12\n" +
-	"\x0eCHANNEL_SYSTEM\x10\t*\x98\a\n" +
+	"\x0eCHANNEL_SYSTEM\x10\t*\xb0\a\n" +
 	"\tEntryKind\x12\x1a\n" +
 	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ENTRY_KIND_OPTED_OUT\x10\x01\x12\x19\n" +
@@ -1108,7 +1112,8 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x13ENTRY_KIND_UNLINKED\x10\x0f\x12\x1c\n" +
 	"\x18ENTRY_KIND_SENT_IN_SPITE\x10\x10\x12\"\n" +
 	"\x1eENTRY_KIND_WIRELESS_AUTHORIZED\x10\x11\x12\x17\n" +
-	"\x13ENTRY_KIND_WITHHELD\x10\x12\x12\x1d\n" +
+	"\x13ENTRY_KIND_WITHHELD\x10\x12\x12\x16\n" +
+	"\x12ENTRY_KIND_BOUNCED\x10\x13\x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_CREATED\x10 \x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_UPDATED\x10!\x12\x1c\n" +
 	"\x18ENTRY_KIND_TOPIC_CREATED\x10\"\x12\x1c\n" +
