@@ -87,6 +87,10 @@ type Server struct {
 	quit        context.CancelFunc
 	probing     sync.WaitGroup
 	once        sync.Once
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	closed    bool
 }
 
 // New makes the gate.
@@ -130,6 +134,9 @@ func (s *Server) face(utf8 bool) *smtp.Server {
 // Serve answers on l until the gate is closed. With implicit, TLS begins with the connection (RFC 8314 section 3.3); otherwise
 // it is offered by STARTTLS.
 func (s *Server) Serve(l net.Listener, implicit bool) error {
+	if !s.enter(l) {
+		return nil
+	}
 	in := watched(l, s.o.Limits.Connections)
 	faces := map[*smtp.Server]*face{s.plain: newFace(in), s.utf8: newFace(in)}
 	var serving sync.WaitGroup
@@ -161,6 +168,18 @@ func (s *Server) Serve(l net.Listener, implicit bool) error {
 	}
 }
 
+// enter takes a listener that is to be closed with the gate. It reports false when that has happened already.
+func (s *Server) enter(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		l.Close()
+		return false
+	}
+	s.listeners = append(s.listeners, l)
+	return true
+}
+
 // Close ends the gate: messages that are being sent get their answers first, for as long as ctx lasts. A second Close does nothing.
 func (s *Server) Close(ctx context.Context) (err error) {
 	s.once.Do(func() { err = s.end(ctx) })
@@ -169,6 +188,12 @@ func (s *Server) Close(ctx context.Context) (err error) {
 
 func (s *Server) end(ctx context.Context) error {
 	s.quit()
+	s.mu.Lock()
+	s.closed = true
+	for _, l := range s.listeners { // the library closes only those that it has begun to serve
+		l.Close()
+	}
+	s.mu.Unlock()
 	var all sync.WaitGroup
 	for _, f := range []*smtp.Server{s.plain, s.utf8} {
 		all.Go(func() {

@@ -2,6 +2,7 @@ package mailgate_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -423,6 +424,22 @@ func TestOctets(t *testing.T) {
 	for _, a := range r.sink.taken() {
 		if bytes.Contains([]byte(a.text), []byte("MAIL FROM")) {
 			t.Error("smuggled")
+		}
+	}
+}
+
+// A gate that is closed before it has begun to serve ends all the same.
+func TestCloseAtOnce(t *testing.T) {
+	for range 20 {
+		svc, err := service.New(t.Context(), service.Config{Data: t.TempDir() + "/data", GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", SMTP: "127.0.0.1:0",
+			PublicURL: "https://mail.example.com", Gate: service.GateConfig{Listen: "127.0.0.1:0", Upstream: "127.0.0.1:1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := svc.Run(ctx); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -191,7 +191,7 @@ func newSink(t testing.TB) *sink {
 	k.addr = l.Addr().String()
 	done := make(chan struct{})
 	go func() { defer close(done); k.s.Serve(l) }()
-	t.Cleanup(func() { k.s.Close(); <-done })
+	t.Cleanup(func() { k.s.Close(); l.Close(); <-done }) // the library closes only a listener that it has begun to serve
 	return k
 }
 

@@ -53,7 +53,13 @@ const (
 )
 
 // Server is an SMTP server for unsubscribe mail.
-type Server struct{ smtp *smtp.Server }
+type Server struct {
+	smtp *smtp.Server
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	closed    bool
+}
 
 // New makes the server.
 func New(o Options) *Server {
@@ -63,11 +69,18 @@ func New(o Options) *Server {
 	s.ReadTimeout, s.WriteTimeout = readTimeout, writeTimeout
 	s.MaxMessageBytes, s.MaxRecipients, s.MaxLineLength = maxMessage, maxRecipients, maxLine
 	s.ErrorLog = slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
-	return &Server{s}
+	return &Server{smtp: s}
 }
 
 // Serve answers on l until the server is closed.
 func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return l.Close()
+	}
+	s.listeners = append(s.listeners, l)
+	s.mu.Unlock()
 	err := s.smtp.Serve(limited(l, maxConnections))
 	if errors.Is(err, smtp.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -77,6 +90,12 @@ func (s *Server) Serve(l net.Listener) error {
 
 // Close ends the server: sessions get their answers first, for a moment.
 func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, l := range s.listeners { // the library closes only those that it has begun to serve
+		l.Close()
+	}
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := s.smtp.Shutdown(ctx); err != nil {
