@@ -21,13 +21,14 @@ var allowed = map[string][]string{
 	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
+	"optout/service/report":   {},
 
 	// Adapters.
 	"optout/service/anchor": {"optout/service/ledger"},
 	"optout/service/sqlite": {"optout/service/ledger"},
 	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address"},
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
-	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/report"},
 
 	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
 	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
