@@ -79,8 +79,12 @@ func recipientsIn(text []byte, others map[string]bool) (all []Recipient) {
 		}
 	}
 	at := map[string]int{}
+	looked := 0
 	for i, l := range lines {
-		for _, m := range anyAddress.FindAllStringSubmatch(l, 10) {
+		for _, m := range anyAddress.FindAllStringSubmatch(l[:min(len(l), maxLook)], 10) {
+			if looked++; looked > maxLooked {
+				return all
+			}
 			addr := bareAddress(m[1])
 			if addr == "" || others[strings.ToLower(addr)] || robot.MatchString(addr) || len(all) == 100 {
 				continue
@@ -107,6 +111,12 @@ func recipientsIn(text []byte, others map[string]bool) (all []Recipient) {
 	return all
 }
 
+// maxLook is how many octets about an address are looked at, and maxLooked how many addresses of one text.
+const (
+	maxLook   = 1000
+	maxLooked = 300
+)
+
 // better tells whether a class says more of the address.
 func better(a, b Class) bool { return a == Hard && b != Hard }
 
@@ -118,10 +128,10 @@ func telling(words string) bool {
 // about are the words about an address: its own line and those that follow it up to the next address or empty line; if they
 // tell nothing, the paragraph before.
 func about(lines []string, i int, addr string) string {
-	words := strings.ReplaceAll(lines[i], addr, "")
+	words := strings.ReplaceAll(lines[i][:min(len(lines[i]), maxLook)], addr, "")
 	blank := strings.Trim(words, " <>:;,\t") == ""
-	for j := i + 1; j < len(lines) && j < i+7; j++ {
-		l := strings.TrimSpace(lines[j])
+	for j := i + 1; j < len(lines) && j < i+7 && len(words) < maxLook; j++ {
+		l := strings.TrimSpace(lines[j][:min(len(lines[j]), maxLook)])
 		if l == "" && !blank || anyAddress.MatchString(strings.ReplaceAll(l, addr, "")) {
 			break
 		}
@@ -132,8 +142,8 @@ func about(lines []string, i int, addr string) string {
 	if telling(words) {
 		return words
 	}
-	for j, n := i-1, 0; j >= 0 && n < 4; j-- {
-		if l := strings.TrimSpace(lines[j]); l != "" {
+	for j, n := i-1, 0; j >= 0 && n < 4 && len(words) < 2*maxLook; j-- {
+		if l := strings.TrimSpace(lines[j][:min(len(lines[j]), maxLook)]); l != "" {
 			words, n = l+" "+words, n+1
 		}
 	}
