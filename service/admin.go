@@ -22,6 +22,7 @@ type meters struct {
 	messages *prometheus.CounterVec
 	outcomes *prometheus.CounterVec
 	accepted prometheus.Histogram
+	filtered *prometheus.CounterVec
 }
 
 func newMeters(l *ledger.Ledger) *meters {
@@ -32,6 +33,7 @@ func newMeters(l *ledger.Ledger) *meters {
 			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"route", "code"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_messages_total", Help: "Messages that came to the gate, by the code of the answer."}, []string{"code"}),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_recipients_total", Help: "Recipients of mail at the gate, by what became of them."}, []string{"outcome"}),
+		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_milter_recipients_total", Help: "Recipients of mail at the milter and the socketmap, by what became of them."}, []string{"outcome"}),
 		accepted: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "optout_gate_check_to_accepted_seconds", Help: "Time from a recipient's last check to the upstream's acceptance.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10)})}
 	count := func(name, help string, f func() float64) {
@@ -56,7 +58,7 @@ func newMeters(l *ledger.Ledger) *meters {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -78,6 +80,8 @@ func (m *meters) gate(e mailgate.Event) {
 		m.accepted.Observe(e.CheckToAccepted.Seconds())
 	}
 }
+
+func (m *meters) milter(outcome string) { m.filtered.WithLabelValues(outcome).Inc() }
 
 // adminHandler serves /metrics, /healthz (the process lives and its ledger has not failed) and /readyz (writes are taken).
 func (s *Service) adminHandler() http.Handler {

@@ -32,13 +32,15 @@ var allowed = map[string][]string{
 
 	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
 	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
+	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
 
 	// What tests of stores and adapters share.
+	"optout/service/mailtest":   {"optout/service/ledgertest"},
 	"optout/service/ledgertest": {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailgate", "optout/service/mailin", "optout/service/outgoing", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+		"optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                    {"optout/proto/optout/v1"},
 	"optout/client/clienttest":         {"optout/client", "optout/proto/optout/v1", "optout/service"},

@@ -21,6 +21,8 @@ type Config struct {
 
 	// Gate is the SMTP gate; off while its Upstream is empty.
 	Gate GateConfig
+	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.
+	Milter MilterConfig
 
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string
@@ -44,7 +46,7 @@ type Config struct {
 	Random io.Reader
 }
 
-// Addresses are the addresses in use, host:port; an empty one is off. It is the ready line of "optout serve".
+// Addresses are the addresses in use, host:port or unix:PATH; an empty one is off. It is the ready line of "optout serve".
 type Addresses struct {
 	GRPC  string `json:"grpc,omitempty"`
 	HTTP  string `json:"http,omitempty"`
@@ -53,4 +55,7 @@ type Addresses struct {
 	Gate  string `json:"gate,omitempty"`
 	// Submissions is the gate's address with implicit TLS.
 	Submissions string `json:"gate_submissions,omitempty"`
+	Milter      string `json:"milter,omitempty"`
+	MilterLocal string `json:"milter_local,omitempty"`
+	Socketmap   string `json:"socketmap,omitempty"`
 }

@@ -25,6 +25,7 @@ import (
 	"optout/service/link"
 	"optout/service/mailgate"
 	"optout/service/mailin"
+	"optout/service/milter"
 	"optout/service/rpc"
 	"optout/service/sqlite"
 	"optout/service/web"
@@ -49,11 +50,12 @@ type Service struct {
 	rotate sync.Mutex
 	meters *meters
 
-	grpc  *rpc.Server
-	http  *http.Server
-	admin *http.Server
-	smtp  *mailin.Server
-	gate  *mailgate.Server
+	grpc   *rpc.Server
+	http   *http.Server
+	admin  *http.Server
+	smtp   *mailin.Server
+	gate   *mailgate.Server
+	filter *milter.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -171,7 +173,10 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	if cfg.SMTP != "" {
 		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
-	return s.newGate(tlsServer)
+	if err := s.newGate(tlsServer); err != nil {
+		return err
+	}
+	return s.newMilter()
 }
 
 // mailDomains are the domains whose unsubscribe addresses are ours.
@@ -238,8 +243,13 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("gate", func(l net.Listener) error { return s.gate.Serve(l, false) })
 		serve("submissions", func(l net.Listener) error { return s.gate.Serve(l, true) })
 	}
+	if s.filter != nil {
+		serve("milter", func(l net.Listener) error { return s.filter.Serve(l, false) })
+		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
+		serve("socketmap", s.filter.ServeMap)
+	}
 	s.grpc.SetServing(true)
-	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "ledger", s.ledger.ID())
+	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
 	var err error
 	select {
@@ -284,6 +294,9 @@ func (s *Service) drain(orderly bool) {
 				s.log.Error("the gate did not end well", "error", err)
 			}
 		})
+	}
+	if s.filter != nil {
+		all.Go(func() { s.filter.Close(ctx) })
 	}
 	all.Wait()
 }

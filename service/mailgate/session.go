@@ -110,7 +110,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
-	if r := s.b.o.Judge.Foresee(ctx, s.key, to); r != nil {
+	if r := s.b.o.Judge.Foresee(ctx, s.key, "", to); r != nil {
 		if r.Denied {
 			s.b.observe(Event{Outcome: "refused"})
 		}

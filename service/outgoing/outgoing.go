@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,12 +76,34 @@ func (j *Judge) Withheld(ctx context.Context, q *Question, v *ledger.Verdict) {
 const maxCandidates = 64
 
 // Foresee looks, before the message has said its topic, whether the recipient would be refused whatever it says: by every topic
-// that the key lists, or else by its default topic, or else by every topic that it may name. It writes nothing, and that it
-// returns nil gives no leave to send.
-func (j *Judge) Foresee(ctx context.Context, key *ledger.APIKey, recipient string) *Refusal {
+// that the key lists, or else by fallback, or by its default topic when that is empty, or else by every topic that it may name.
+// It writes nothing, and that it returns nil gives no leave to send.
+func (j *Judge) Foresee(ctx context.Context, key *ledger.APIKey, fallback, recipient string) *Refusal {
+	all, r := j.candidates(key, fallback)
+	if r != nil {
+		return r
+	}
+	return j.foresee(ctx, key, all, recipient)
+}
+
+// ForeseeOnly is Foresee for a message whose topic is known; an empty topic stands for all that the key may name.
+func (j *Judge) ForeseeOnly(ctx context.Context, key *ledger.APIKey, topic, recipient string) *Refusal {
+	if topic == "" {
+		free := *key
+		free.DefaultTopic = ""
+		return j.Foresee(ctx, &free, "", recipient)
+	}
+	q := Question{Key: key}
+	if r := j.topic(&q, topic); r != nil {
+		return r
+	}
+	return j.foresee(ctx, key, []Question{q}, recipient)
+}
+
+func (j *Judge) foresee(ctx context.Context, key *ledger.APIKey, all []Question, recipient string) *Refusal {
 	var first *Refusal
 	n := 0
-	for _, c := range j.candidates(key) {
+	for _, c := range all {
 		if n++; n > maxCandidates {
 			return nil
 		}
@@ -102,21 +125,32 @@ func (j *Judge) Foresee(ctx context.Context, key *ledger.APIKey, recipient strin
 	return first
 }
 
+// MayBeLinked reports whether a message under the key may still turn out to carry a link of its recipient's own.
+func (j *Judge) MayBeLinked(key *ledger.APIKey, fallback string) bool {
+	all, _ := j.candidates(key, fallback)
+	return slices.ContainsFunc(all, func(q Question) bool { return q.Linked() })
+}
+
 // candidates are the topics that a message under the key may still turn out to be of.
-func (j *Judge) candidates(key *ledger.APIKey) []Question {
+func (j *Judge) candidates(key *ledger.APIKey, fallback string) ([]Question, *Refusal) {
+	if fallback == "" {
+		fallback = key.DefaultTopic
+	}
+	if fallback != "" && len(key.Topics) == 0 {
+		q := Question{Key: key}
+		r := j.topic(&q, fallback)
+		return []Question{q}, r
+	}
 	var all []Question
 	reg := j.o.Ledger.Registry()
 	for _, s := range senders(reg, key) {
-		if t := s.Topic(key.DefaultTopic); t != nil && len(key.Topics) == 0 {
-			return []Question{{Key: key, Sender: s, Topic: t}}
-		}
 		for _, t := range s.Topics() {
 			if key.MayUseTopic(t) {
 				all = append(all, Question{Key: key, Sender: s, Topic: t})
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 // senders are those that a key's mail may be of: those it is bound to, the first being the usual one, or else "default" only.
