@@ -236,7 +236,11 @@ func (d *delivery) text() io.Reader { return d.m.body(d.body) }
 
 // received is the trace field (RFC 5321 section 4.4), without the caller's network address.
 func (d *delivery) received() string {
-	return fmt.Sprintf("Received: by %s (optout gate) with ESMTPA id %s;\r\n %s\r\n", d.b.o.Hostname, d.id, d.b.o.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 -0700"))
+	with := "ESMTPA" // RFC 3848
+	if d.s.secure {
+		with = "ESMTPSA"
+	}
+	return fmt.Sprintf("Received: by %s (optout gate) with %s id %s;\r\n %s\r\n", d.b.o.Hostname, with, d.id, d.b.o.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 -0700"))
 }
 
 // answer is the one answer to the message: the upstream's, where all agree; 451 where some have it and some do not yet, so that the

@@ -27,18 +27,21 @@ func newBackend(s *Server) *backend {
 // NewSession begins a session.
 func (b *backend) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	conn := c.Conn()
-	if t, ok := conn.(*tls.Conn); ok {
+	t, secure := conn.(*tls.Conn)
+	if secure {
 		conn = t.NetConn()
 	}
 	w, _ := conn.(*watchedConn)
-	return &session{b: b, conn: w}, nil
+	return &session{b: b, conn: w, secure: secure}, nil
 }
 
 // session is one connection's; the library calls it from one goroutine, but for Logout.
 type session struct {
 	b    *backend
 	conn *watchedConn
-	key  *ledger.APIKey
+	// secure: the connection is TLS.
+	secure bool
+	key    *ledger.APIKey
 
 	from string
 	opts smtp.MailOptions

@@ -47,17 +47,23 @@ type rig struct {
 func newRig(t testing.TB, change func(*service.Config), key func(*optoutv1.ApiKey)) *rig {
 	t.Helper()
 	r := &rig{t: t, sink: newSink(t)}
+	var cert string
 	r.svc = clienttest.Start(t, func(c *service.Config) {
 		c.PublicURL, c.MailDomain = "https://mail.example.com", "unsub.example.com"
 		c.Gate.Listen, c.Gate.Upstream = "127.0.0.1:0", r.sink.addr
 		if change != nil {
 			change(c)
 		}
+		cert = c.TLSCert
 	})
 	r.gate = r.svc.Gate
-	r.c = r.svc.Client(t)
-	r.svc.CreateTopic(t, "news")
+	var options []client.Option
+	if cert != "" {
+		options = append(options, client.WithTLS(tlsFor(poolOf(t, cert), "localhost")))
+	}
+	r.c = r.svc.Client(t, options...)
 	for _, topic := range []*optoutv1.Topic{
+		{Name: "news"},
 		{Name: "receipts", Class: optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL},
 		{Name: "reset", Class: optoutv1.TopicClass_TOPIC_CLASS_REQUIRED, Ground: optoutv1.RequiredGround_REQUIRED_GROUND_ANSWER, Justification: "They asked for it."},
 		{Name: "law", Class: optoutv1.TopicClass_TOPIC_CLASS_REQUIRED, Ground: optoutv1.RequiredGround_REQUIRED_GROUND_LAW, Justification: "The law demands it."},
