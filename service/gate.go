@@ -57,7 +57,8 @@ func GateProfiles() []GateProfile {
 
 // judge makes what the gate and the milter share.
 func (s *Service) judge() *outgoing.Judge {
-	return outgoing.NewJudge(outgoing.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: s.cfg.PublicURL, MailDomain: s.cfg.MailDomain, Now: s.cfg.Now, Log: s.log})
+	return outgoing.NewJudge(outgoing.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: s.cfg.PublicURL, MailDomain: s.cfg.MailDomain,
+		Receipt: s.receipt, Now: s.cfg.Now, Log: s.log})
 }
 
 // newGate builds the gate when it is on.

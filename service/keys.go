@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/receipt"
 	"optout/service/rpc"
 )
 
@@ -112,6 +114,34 @@ func syncFolder(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// loadReceipts makes the signer of receipts with the newest key, and the verifier with all. A folder without one gets one: a
+// receipt key protects no standing.
+func (s *Service) loadReceipts() error {
+	keys := s.keys.Keys(keydir.Receipt)
+	if len(keys) == 0 {
+		k, err := s.keys.Create(keydir.Receipt, 1, s.cfg.Random, s.cfg.Now())
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	public := map[byte]ed25519.PublicKey{}
+	for _, k := range keys {
+		signer, err := receipt.NewSigner(byte(k.ID), k.Secret[:])
+		if err != nil {
+			return err
+		}
+		public[signer.ID()], s.receipts = signer.Public(), signer
+	}
+	s.verifier = receipt.NewVerifier(public)
+	return nil
+}
+
+// receipt makes the receipt of mail that may be sent now.
+func (s *Service) receipt(sender, topic uint32, keys [][16]byte, position uint64) string {
+	return s.receipts.Sign(receipt.Claims{Sender: sender, Topic: topic, Key: receipt.JoinKeys(keys), Position: position, Minute: uint32(s.cfg.Now().Unix() / 60)})
 }
 
 // loadRing makes the ring of every link key that the ledger knows: a missing one would kill the links it signed.

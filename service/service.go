@@ -26,6 +26,7 @@ import (
 	"optout/service/mailgate"
 	"optout/service/mailin"
 	"optout/service/milter"
+	"optout/service/receipt"
 	"optout/service/rpc"
 	"optout/service/sqlite"
 	"optout/service/web"
@@ -49,6 +50,9 @@ type Service struct {
 	ring   atomic.Pointer[link.Ring]
 	rotate sync.Mutex
 	meters *meters
+	// receipts signs receipts, and verifier knows all keys that ever did.
+	receipts *receipt.Signer
+	verifier *receipt.Verifier
 
 	grpc   *rpc.Server
 	http   *http.Server
@@ -144,6 +148,9 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.bootstrap(ctx); err != nil {
+		return err
+	}
+	if err := s.loadReceipts(); err != nil {
 		return err
 	}
 	return s.loadRing()

@@ -1,4 +1,4 @@
-// Package keydir keeps the folder of secrets (--keys): address keys and link keys, one file each, outside the database. It
+// Package keydir keeps the folder of secrets (--keys): address keys, link keys and receipt keys, one file each, outside the database. It
 // touches nothing else. Whoever has the address keys can test guesses against the ledger, whoever has the link keys can make
 // links, and without either the service cannot go on, so the folder is 0700, its files are 0600, and nothing is overwritten.
 package keydir
@@ -31,6 +31,7 @@ type Kind string
 const (
 	Address Kind = "address"
 	Link    Kind = "link"
+	Receipt Kind = "receipt"
 )
 
 // Key is one secret.
@@ -90,7 +91,7 @@ func parse(b []byte) (k Key, ok bool) {
 	}
 	k = Key{Kind: Kind(fields["kind"]), ID: uint16(id), Created: created}
 	copy(k.Secret[:], secret)
-	return k, (k.Kind == Address || k.Kind == Link) && k.text() == string(b)
+	return k, (k.Kind == Address || k.Kind == Link || k.Kind == Receipt) && k.text() == string(b)
 }
 
 // Dir is the folder, read once; it is safe for concurrent use.
