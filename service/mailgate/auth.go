@@ -26,16 +26,15 @@ func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.L
 // Auth implements [smtp.AuthSession].
 func (s *session) Auth(mechanism string) (sasl.Server, error) {
 	check := func(secret string) error {
+		// Keys are 256 random bits, so nobody guesses one: a right one is taken whatever others at the same address do.
+		if s.key = s.b.o.Judge.Credential(secret); s.key != nil {
+			return nil
+		}
 		if !s.b.tries.allowed(s.addr()) {
 			return errTooManyTries
 		}
-		k := s.b.o.Judge.Credential(secret)
-		if k == nil {
-			s.b.tries.failed(s.addr())
-			return errBadCredential
-		}
-		s.key = k
-		return nil
+		s.b.tries.failed(s.addr())
+		return errBadCredential
 	}
 	switch mechanism {
 	case sasl.Plain:

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/emersion/go-smtp"
 	"golang.org/x/time/rate"
@@ -49,8 +50,20 @@ type session struct {
 
 	// settled are the marks of a message that all its recipients have: it is forgotten when the caller turns out to know. writes
 	// is how much had been written before its answer.
+	mu      sync.Mutex
 	settled []mark
 	writes  int64
+}
+
+// settle takes the marks of the last message that all its recipients have, and leaves those of the next one.
+func (s *session) settle(next []mark) (marks []mark, writes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	marks, writes, s.settled = s.settled, s.writes, next
+	if s.conn != nil {
+		s.writes = s.conn.writes.Load()
+	}
+	return marks, writes
 }
 
 func (s *session) addr() netip.Addr {
@@ -66,12 +79,11 @@ func (s *session) Reset() { s.from, s.opts, s.to = "", smtp.MailOptions{}, nil }
 // Logout ends the session. A caller that was answered anything after the answer to its message (to QUIT, say) has read that one;
 // one that went away may try again, so that what its recipients have is kept.
 func (s *session) Logout() error {
-	if len(s.settled) == 0 {
+	settled, writes := s.settle(nil)
+	if len(settled) == 0 {
 		return nil
 	}
-	settled := s.settled
-	s.settled = nil
-	if s.conn != nil && s.conn.writes.Load() > s.writes+1 {
+	if s.conn != nil && s.conn.writes.Load() > writes+1 {
 		return s.b.memory.forget(settled)
 	}
 	return s.b.memory.keep(settled)
@@ -82,11 +94,10 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if s.key == nil {
 		return errNeedAuth
 	}
-	if len(s.settled) > 0 { // the caller goes on, so it has read the answer to its last message
-		if err := s.b.memory.forget(s.settled); err != nil {
+	if settled, _ := s.settle(nil); len(settled) > 0 { // the caller goes on, so it has read the answer to its last message
+		if err := s.b.memory.forget(settled); err != nil {
 			s.b.o.Log.Warn("the gate's memory could not be written", "error", err)
 		}
-		s.settled = nil
 	}
 	if s.key = s.b.o.Judge.Current(s.key.Number); s.key == nil {
 		return errRevoked
@@ -141,9 +152,7 @@ func (s *session) Data(r io.Reader) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
 	answer, settled := s.b.deliver(ctx, s, m)
-	if s.conn != nil {
-		s.settled, s.writes = settled, s.conn.writes.Load()
-	}
+	s.settle(settled)
 	s.b.observe(Event{Code: answer.Code})
 	return answer
 }

@@ -217,6 +217,13 @@ func (k *sink) last(t testing.TB) *arrived {
 	return got[len(got)-1]
 }
 
+// forget drops what was taken.
+func (k *sink) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.got = nil
+}
+
 func (k *sink) set(rcpt func(string) error, data func(*arrived) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

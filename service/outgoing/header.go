@@ -30,23 +30,27 @@ var (
 // header may end with the message, without an empty line.
 func ParseHeader(text []byte) (h *Header, size int, r *Refusal) {
 	h = &Header{}
-	rest := text
-	for len(rest) > 0 {
-		i := bytes.Index(rest, []byte("\r\n"))
+	begin := 0 // of the last field, which may go on
+	end := func() {
+		if n := len(h.fields); n > 0 {
+			h.fields[n-1].raw = string(text[begin:size])
+		}
+	}
+	for size < len(text) {
+		i := bytes.Index(text[size:], []byte("\r\n"))
 		if i < 0 && len(text) >= MaxHeader {
 			return nil, 0, errHeaderSize
 		}
 		if i < 0 {
 			return nil, 0, errHeader
 		}
-		line := rest[:i+2]
-		rest = rest[i+2:]
-		size += i + 2
+		line := text[size : size+i]
 		switch {
-		case size > MaxHeader:
+		case size+i+2 > MaxHeader:
 			return nil, 0, errHeaderSize
 		case i == 0:
-			return h, size, nil
+			end()
+			return h, size + 2, nil
 		case i > maxLine:
 			return nil, 0, errLongLine
 		}
@@ -54,7 +58,7 @@ func ParseHeader(text []byte) (h *Header, size int, r *Refusal) {
 			if len(h.fields) == 0 {
 				return nil, 0, errHeader
 			}
-			h.fields[len(h.fields)-1].raw += string(line)
+			size += i + 2
 			continue
 		}
 		name, _, ok := bytes.Cut(line, []byte(":"))
@@ -65,8 +69,12 @@ func ParseHeader(text []byte) (h *Header, size int, r *Refusal) {
 		if len(h.fields) == maxFields {
 			return nil, 0, errHeaderSize
 		}
-		h.fields = append(h.fields, field{string(name), string(line)})
+		end()
+		h.fields = append(h.fields, field{name: string(name)})
+		begin = size
+		size += i + 2
 	}
+	end()
 	return h, size, nil
 }
 
