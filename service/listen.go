@@ -130,6 +130,16 @@ func (c *Config) tls() (server, mutual *tls.Config, err error) {
 	return server, mutual, nil
 }
 
+// optionalCertificates is the configuration of the public listener: recipients have no certificates, callers of the API may.
+func optionalCertificates(server, mutual *tls.Config) *tls.Config {
+	if server == nil || mutual.ClientCAs == nil {
+		return server
+	}
+	c := server.Clone()
+	c.ClientCAs, c.ClientAuth = mutual.ClientCAs, tls.VerifyClientCertIfGiven
+	return c
+}
+
 func (c *Config) proxies() ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, s := range c.TrustedProxies {

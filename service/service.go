@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,8 +175,16 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	if err != nil {
 		return err
 	}
-	s.http = web.Server(web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
-		Observe: s.meters.web}), tlsServer, s.log)
+	pages := web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
+		Observe: s.meters.web})
+	api := s.grpc.JSON(cfg.TLSClientCA != "")
+	s.http = web.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, rpc.JSONPrefix) {
+			api.ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
 		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
