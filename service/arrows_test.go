@@ -21,11 +21,12 @@ var allowed = map[string][]string{
 	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
+	"optout/service/receipt":  {},
 
 	// Adapters.
 	"optout/service/anchor": {"optout/service/ledger"},
 	"optout/service/sqlite": {"optout/service/ledger"},
-	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
 	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address"},
 
@@ -34,7 +35,7 @@ var allowed = map[string][]string{
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailin", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+		"optout/service/mailin", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                  {"optout/proto/optout/v1"},
 	"optout/client/clienttest":       {"optout/client", "optout/proto/optout/v1", "optout/service"},
@@ -48,6 +49,7 @@ var foreign = map[string][]string{
 	"optout/service/address":  {"google.golang.org/", "net/http", "database/sql", "github.com/"},
 	"optout/service/standing": {"google.golang.org/", "net/http", "database/sql", "github.com/", "golang.org/"},
 	"optout/service/link":     {"google.golang.org/", "net/http", "database/sql", "github.com/"},
+	"optout/service/receipt":  {"google.golang.org/", "net/http", "database/sql", "github.com/", "golang.org/"},
 }
 
 func TestArrows(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/receipt"
 	"optout/service/rpc"
 )
 
@@ -137,6 +138,29 @@ func (s *Service) loadRing() error {
 	s.ring.Store(ring)
 	return nil
 }
+
+// loadReceipts makes the signer of receipts from the newest receipt key. A folder without one gets one, also if it had one
+// before: receipt keys protect no standing, and a lost one only makes old receipts unverifiable.
+func (s *Service) loadReceipts() error {
+	keys := s.keys.Keys(keydir.Receipt)
+	if len(keys) == 0 {
+		k, err := s.keys.Create(keydir.Receipt, 1, s.cfg.Random, s.cfg.Now())
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	newest := keys[len(keys)-1]
+	if newest.ID > maxReceiptKeys {
+		return fmt.Errorf("%v in %s: a receipt has one octet for the id, so give the key one of 1 to %d", newest, s.cfg.Keys, maxReceiptKeys)
+	}
+	var err error
+	s.receipts, err = receipt.NewSigner(byte(newest.ID), newest.Secret[:])
+	return err
+}
+
+// maxReceiptKeys: a receipt has one octet for the key's id.
+const maxReceiptKeys = 255
 
 // maxLinkKeys: a token has one octet for the key's id.
 const maxLinkKeys = 255

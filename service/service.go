@@ -24,6 +24,7 @@ import (
 	"optout/service/ledger"
 	"optout/service/link"
 	"optout/service/mailin"
+	"optout/service/receipt"
 	"optout/service/rpc"
 	"optout/service/sqlite"
 	"optout/service/web"
@@ -46,7 +47,9 @@ type Service struct {
 	ledger *ledger.Ledger
 	ring   atomic.Pointer[link.Ring]
 	rotate sync.Mutex
-	meters *meters
+	// receipts signs the receipts of checks.
+	receipts *receipt.Signer
+	meters   *meters
 
 	grpc  *rpc.Server
 	http  *http.Server
@@ -142,7 +145,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.bootstrap(ctx); err != nil {
 		return err
 	}
-	return s.loadRing()
+	if err := s.loadRing(); err != nil {
+		return err
+	}
+	return s.loadReceipts()
 }
 
 // addressKeys makes the keyring of the folder's address keys.
