@@ -150,13 +150,17 @@ func (s *Service) loadReceipts() error {
 		}
 		keys = append(keys, k)
 	}
-	newest := keys[len(keys)-1]
-	if newest.ID > maxReceiptKeys {
-		return fmt.Errorf("%v in %s: a receipt has one octet for the id, so give the key one of 1 to %d", newest, s.cfg.Keys, maxReceiptKeys)
+	for _, k := range keys {
+		if k.ID > maxReceiptKeys {
+			return fmt.Errorf("%v in %s: a receipt has one octet for the id, so it is 1 to %d: take the file away", k, s.cfg.Keys, maxReceiptKeys)
+		}
+		var err error
+		if s.receipts, err = receipt.NewSigner(byte(k.ID), k.Secret[:]); err != nil {
+			return err
+		}
+		s.receiptKeys = append(s.receiptKeys, rpc.ReceiptKey{ID: byte(k.ID), Created: k.Created, Public: s.receipts.Public()})
 	}
-	var err error
-	s.receipts, err = receipt.NewSigner(byte(newest.ID), newest.Secret[:])
-	return err
+	return nil
 }
 
 // maxReceiptKeys: a receipt has one octet for the key's id.

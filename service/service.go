@@ -47,9 +47,10 @@ type Service struct {
 	ledger *ledger.Ledger
 	ring   atomic.Pointer[link.Ring]
 	rotate sync.Mutex
-	// receipts signs the receipts of checks.
-	receipts *receipt.Signer
-	meters   *meters
+	// receipts signs the receipts of checks; receiptKeys verify them.
+	receipts    *receipt.Signer
+	receiptKeys []rpc.ReceiptKey
+	meters      *meters
 
 	grpc  *rpc.Server
 	http  *http.Server
@@ -163,7 +164,7 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
+	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
 		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
