@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	// Adapters.
 	"optout/service/anchor": {"optout/service/ledger"},
 	"optout/service/sqlite": {"optout/service/ledger"},
-	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
 	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/report"},
 
@@ -56,6 +56,7 @@ var foreign = map[string][]string{
 	"optout/service/address":  {"google.golang.org/", "net/http", "database/sql", "github.com/"},
 	"optout/service/standing": {"google.golang.org/", "net/http", "database/sql", "github.com/", "golang.org/"},
 	"optout/service/link":     {"google.golang.org/", "net/http", "database/sql", "github.com/"},
+	"optout/service/receipt":  {"google.golang.org/", "net/http", "database/sql", "github.com/", "golang.org/"},
 }
 
 func TestArrows(t *testing.T) {

@@ -50,10 +50,10 @@ type Service struct {
 	ledger *ledger.Ledger
 	ring   atomic.Pointer[link.Ring]
 	rotate sync.Mutex
-	meters *meters
-	// receipts signs receipts, and verifier knows all keys that ever did.
-	receipts *receipt.Signer
-	verifier *receipt.Verifier
+	// receipts signs the receipts of checks; receiptKeys verify them.
+	receipts    *receipt.Signer
+	receiptKeys []rpc.ReceiptKey
+	meters      *meters
 
 	grpc   *rpc.Server
 	http   *http.Server
@@ -151,10 +151,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.bootstrap(ctx); err != nil {
 		return err
 	}
-	if err := s.loadReceipts(); err != nil {
+	if err := s.loadRing(); err != nil {
 		return err
 	}
-	return s.loadRing()
+	return s.loadReceipts()
 }
 
 // addressKeys makes the keyring of the folder's address keys.
@@ -169,7 +169,7 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
+	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
 		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {

@@ -59,7 +59,7 @@ func startStop(t *testing.T, cfg service.Config) {
 func TestFirstStartMakesPrivateFiles(t *testing.T) {
 	cfg := config(t)
 	startStop(t, cfg)
-	for name, want := range map[string]os.FileMode{"": 0o700, "keys": 0o700, "keys/address-1.key": 0o600, "keys/link-1.key": 0o600, "admin.key": 0o600,
+	for name, want := range map[string]os.FileMode{"": 0o700, "keys": 0o700, "keys/address-1.key": 0o600, "keys/link-1.key": 0o600, "keys/receipt-1.key": 0o600, "admin.key": 0o600,
 		"optout.db": 0o600, "checkpoint": 0o600} {
 		info, err := os.Stat(filepath.Join(cfg.Data, name))
 		if err != nil || info.Mode().Perm() != want {
@@ -74,6 +74,30 @@ func TestFirstStartMakesPrivateFiles(t *testing.T) {
 	if again, err := os.ReadFile(filepath.Join(cfg.Data, "admin.key")); err != nil || string(again) != string(key) {
 		t.Error("the second start has changed the admin key")
 	}
+}
+
+// A folder of an older version has no receipt key; one is made, and kept.
+func TestMissingReceiptKeyIsMade(t *testing.T) {
+	cfg := config(t)
+	startStop(t, cfg)
+	path := filepath.Join(cfg.Data, "keys", "receipt-1.key")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	startStop(t, cfg)
+	made, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	startStop(t, cfg)
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(made) {
+		t.Errorf("the next start has changed it: %v", err)
+	}
+	later := strings.NewReplacer("id: 1\n", "id: 300\n").Replace(string(made))
+	if err := os.WriteFile(path, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, cfg, "not a whole key file") // the check value covers the id
 }
 
 // A service whose keys are missing or others would let everybody through: it does not start.

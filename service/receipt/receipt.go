@@ -1,6 +1,20 @@
-// Package receipt makes and reads receipts: a short text on a message which says that it was checked before it left. A receipt is
-// signed with a key of its own (Ed25519), so that anybody with the public key can verify it, without the service and for ever, and
-// nobody without the secret one can make one. It imports nothing of ours.
+// Package receipt makes and reads receipts of checks: the proof, carried by a mail in the field X-Optout-Receipt, that this
+// service said SEND for this address and topic, at this position of the ledger, in this minute. A receipt is signed with an
+// Ed25519 key of its own, so that anyone who has the public key can verify it offline and nobody but the service can make one.
+//
+// A receipt is 102 octets, in 136 characters of unpadded base64url (RFC 4648 section 5). Numbers are big-endian:
+//
+//	octet  length  what
+//	    0       1  version, 1
+//	    1       1  id of the key that signed
+//	    2       4  sender's number
+//	    6       4  topic's number
+//	   10       8  position of the ledger at which the check was answered
+//	   18       4  minute of the check, in Unix minutes
+//	   22      16  address key, or the joined key of several (JoinKeys)
+//	   38      64  Ed25519 signature (RFC 8032) over "optout receipt v1", a zero octet, and octets 0 to 37
+//
+// It holds no personal data in clear. It imports nothing of ours.
 package receipt
 
 import (
@@ -15,129 +29,140 @@ import (
 	"strings"
 )
 
-// Field is the name of the header field that carries a receipt.
+// Field is the header field's name.
 const Field = "X-Optout-Receipt"
 
-// Claims is what a receipt says: at Minute, the ledger being at Position, mail of this topic might be sent to this address key.
-type Claims struct {
-	// Sender and Topic are scope numbers.
-	Sender, Topic uint32
-	// Key is the address key; of a message to several recipients at once, what JoinKeys makes of theirs.
-	Key [16]byte
-	// Position is the head of the ledger that the check reflects.
-	Position uint64
-	// Minute is the time of the check in minutes of unix time.
-	Minute uint32
-}
+// Length is how many characters every receipt has.
+const Length = 136
 
-// Sizes of a receipt: what is signed (version, key id, sender, topic, address key, position, minute), and the whole.
 const (
-	version    = 1
-	claimsSize = 1 + 1 + 4 + 4 + 16 + 8 + 4
-	// Size is a receipt's octets, and Length its characters.
-	Size   = claimsSize + ed25519.SignatureSize
-	Length = (Size*8 + 5) / 6
+	version = 1
+	// domain keeps the signature of a receipt from being the signature of anything else.
+	domain   = "optout receipt v1\x00"
+	joined   = "optout receipt keys v1\x00"
+	unsigned = 38
+	whole    = unsigned + ed25519.SignatureSize
 )
 
-// domain parts these signatures from all others that a key could be asked for.
-const domain = "optout receipt v1\x00"
+// Errors of Parse and Verify, for errors.Is.
+var (
+	// ErrMalformed: the text is not a receipt in its one spelling.
+	ErrMalformed = errors.New("it is not a receipt: 136 characters of base64url that begin with version 1 are")
+	// ErrUnknownKey: a key that the verifier does not have is said to have signed.
+	ErrUnknownKey = errors.New("the receipt names a key that is not known: another installation made it, or nobody did")
+	// ErrForged: the signature is not that of the key over these claims.
+	ErrForged = errors.New("the signature does not fit: the receipt was altered or made up")
+)
 
-// ErrInvalid is the answer to every fault of a receipt.
-var ErrInvalid = errors.New("it is no valid receipt")
+// encoding is strict: of all spellings of the same octets it takes one.
+var encoding = base64.RawURLEncoding.Strict()
 
-// encoding has one spelling of every octet string; Parse checks that it was used.
-var encoding = base64.RawURLEncoding
+// Claims is what a receipt says: at Minute (Unix minutes) and at ledger position Position, mail of this topic of this sender to
+// the address of this key might be sent.
+type Claims struct {
+	Sender, Topic uint32
+	Key           [16]byte
+	Position      uint64
+	Minute        uint32
+}
 
-// Signer makes receipts. It is safe for concurrent use.
+func (c Claims) append(b []byte, id byte) []byte {
+	b = append(b, version, id)
+	b = binary.BigEndian.AppendUint32(b, c.Sender)
+	b = binary.BigEndian.AppendUint32(b, c.Topic)
+	b = binary.BigEndian.AppendUint64(b, c.Position)
+	b = binary.BigEndian.AppendUint32(b, c.Minute)
+	return append(b, c.Key[:]...)
+}
+
+// Signer makes receipts with one key. It is safe for many goroutines.
 type Signer struct {
 	id  byte
 	key ed25519.PrivateKey
 }
 
-// NewSigner makes a signer of a key's id, which is not 0, and its seed of 32 octets.
+// NewSigner makes a signer of a key's id, from 1 to 255, and its seed of 32 octets.
 func NewSigner(id byte, seed []byte) (*Signer, error) {
 	if id == 0 || len(seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("receipt key %d: it needs an id from 1 to 255 and 32 octets", id)
+		return nil, fmt.Errorf("receipt key %d of %d octets: the id is 1 to 255, and the seed %d octets", id, len(seed), ed25519.SeedSize)
 	}
-	return &Signer{id, ed25519.NewKeyFromSeed(seed)}, nil
+	return &Signer{id: id, key: ed25519.NewKeyFromSeed(seed)}, nil
 }
 
-// ID is the key's id, and Public its public key.
-func (s *Signer) ID() byte                  { return s.id }
+// ID is the id of the signer's key.
+func (s *Signer) ID() byte { return s.id }
+
+// Public is the key that verifies what the signer signs.
 func (s *Signer) Public() ed25519.PublicKey { return s.key.Public().(ed25519.PublicKey) }
 
-// Sign makes a receipt: Length characters, which may be folded at any place.
+// Format shows a signer without its key.
+func (s *Signer) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "signer of receipt key %d", s.id) }
+
+// Sign returns the value of the header field: Length characters without white space.
 func (s *Signer) Sign(c Claims) string {
-	b := make([]byte, 0, len(domain)+Size)
-	b = append(b, domain...)
-	b = append(b, version, s.id)
-	b = binary.BigEndian.AppendUint32(b, c.Sender)
-	b = binary.BigEndian.AppendUint32(b, c.Topic)
-	b = append(b, c.Key[:]...)
-	b = binary.BigEndian.AppendUint64(b, c.Position)
-	b = binary.BigEndian.AppendUint32(b, c.Minute)
+	var space [len(domain) + whole]byte
+	b := c.append(append(space[:0], domain...), s.id)
 	b = append(b, ed25519.Sign(s.key, b)...)
 	return encoding.EncodeToString(b[len(domain):])
 }
 
-// Parse reads a receipt without verifying it, and tells the id of the key that is said to have signed it. White space, by which the
-// field may be folded, does not matter; everything else has one spelling. Errors: ErrInvalid.
-func Parse(text string) (c Claims, id byte, err error) {
-	c, id, _, err = parse(text)
-	return c, id, err
+// JoinKeys is the key of a message that goes to several addresses in one transaction. The key of one address is itself; that of
+// more is the first 16 octets of SHA-256 over a prefix and the keys, sorted and each once. No keys make the zero key.
+func JoinKeys(keys [][16]byte) [16]byte {
+	if len(keys) == 1 {
+		return keys[0]
+	}
+	sorted := slices.Clone(keys)
+	slices.SortFunc(sorted, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	sorted = slices.Compact(sorted)
+	switch len(sorted) {
+	case 0:
+		return [16]byte{}
+	case 1:
+		return sorted[0]
+	}
+	h := sha256.New()
+	h.Write([]byte(joined))
+	for _, k := range sorted {
+		h.Write(k[:])
+	}
+	return [16]byte(h.Sum(nil)[:16])
 }
 
-func parse(text string) (c Claims, id byte, raw []byte, err error) {
-	text = strings.Map(func(r rune) rune {
-		if r == ' ' || r == '\t' || r == '\r' || r == '\n' {
+// unfold takes out the white space that folding a header field puts in (RFC 5322 section 2.2.3), wherever a mail system did.
+func unfold(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case ' ', '\t', '\r', '\n':
 			return -1
 		}
 		return r
 	}, text)
+}
+
+func decode(text string) (b []byte, err error) {
+	text = unfold(text)
 	if len(text) != Length {
-		return c, 0, nil, ErrInvalid
+		return nil, ErrMalformed
 	}
-	b, err := encoding.DecodeString(text)
-	if err != nil || len(b) != Size || encoding.EncodeToString(b) != text || b[0] != version || b[1] == 0 {
-		return c, 0, nil, ErrInvalid
+	b, err = encoding.DecodeString(text)
+	if err != nil || len(b) != whole || b[0] != version || b[1] == 0 || encoding.EncodeToString(b) != text {
+		return nil, ErrMalformed
 	}
-	c = Claims{Sender: binary.BigEndian.Uint32(b[2:]), Topic: binary.BigEndian.Uint32(b[6:]), Key: [16]byte(b[10:26]),
-		Position: binary.BigEndian.Uint64(b[26:]), Minute: binary.BigEndian.Uint32(b[34:])}
-	return c, b[1], b, nil
+	return b, nil
 }
 
-// Verifier verifies receipts by public keys. It is safe for concurrent use.
-type Verifier struct{ keys map[byte]ed25519.PublicKey }
-
-// NewVerifier makes a verifier of public keys by id.
-func NewVerifier(keys map[byte]ed25519.PublicKey) *Verifier { return &Verifier{keys} }
-
-// Verify reads a receipt and verifies its signature. Errors: ErrInvalid, also for a key that is not known.
-func (v *Verifier) Verify(text string) (Claims, error) {
-	c, id, raw, err := parse(text)
+// Parse reads what a receipt says and the id of the key that is said to have signed it, without verifying anything: that is a
+// Verifier's work. White space inside is taken out first, since the field may be folded. The error is ErrMalformed.
+func Parse(text string) (c Claims, id byte, err error) {
+	b, err := decode(text)
 	if err != nil {
-		return Claims{}, err
+		return Claims{}, 0, err
 	}
-	key := v.keys[id]
-	if key == nil || !ed25519.Verify(key, append([]byte(domain), raw[:claimsSize]...), raw[claimsSize:]) {
-		return Claims{}, ErrInvalid
-	}
-	return c, nil
+	return claims(b), b[1], nil
 }
 
-// JoinKeys is the address key of a message to several recipients in one transaction: the key itself of one, else 16 octets of
-// SHA-256 over all, sorted and each once, so that who has the list of recipients can compute it.
-func JoinKeys(keys [][16]byte) [16]byte {
-	keys = slices.Clone(keys)
-	slices.SortFunc(keys, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
-	keys = slices.Compact(keys)
-	if len(keys) == 1 {
-		return keys[0]
-	}
-	h := sha256.New()
-	h.Write([]byte("optout receipt of several v1\x00"))
-	for _, k := range keys {
-		h.Write(k[:])
-	}
-	return [16]byte(h.Sum(nil)[:16])
+func claims(b []byte) Claims {
+	return Claims{Sender: binary.BigEndian.Uint32(b[2:]), Topic: binary.BigEndian.Uint32(b[6:]), Position: binary.BigEndian.Uint64(b[10:]),
+		Minute: binary.BigEndian.Uint32(b[18:]), Key: [16]byte(b[22:unsigned])}
 }

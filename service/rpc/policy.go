@@ -46,9 +46,11 @@ var policy = map[string][]ledger.Role{
 	"/optout.v1.LinkService/BatchIssueLinks": {mailer, admin},
 	"/optout.v1.LinkService/InspectLink":     {support, privacy, operator, auditor, admin},
 
-	"/optout.v1.LedgerService/ListEntries":   {privacy, operator, auditor, admin},
-	"/optout.v1.LedgerService/GetCheckpoint": {operator, auditor, admin},
-	"/optout.v1.LedgerService/Verify":        {operator, auditor, admin},
+	"/optout.v1.LedgerService/ListEntries":     {privacy, operator, auditor, admin},
+	"/optout.v1.LedgerService/GetCheckpoint":   {operator, auditor, admin},
+	"/optout.v1.LedgerService/Verify":          {operator, auditor, admin},
+	"/optout.v1.LedgerService/ListReceiptKeys": {operator, auditor, admin},
+	"/optout.v1.LedgerService/AuditMail":       {operator, auditor, admin},
 
 	"/optout.v1.AdminService/CreateSender":          {admin},
 	"/optout.v1.AdminService/UpdateSender":          {admin},
