@@ -59,7 +59,11 @@ func (x *run) attempt(ctx context.Context, j *job, r *Result) (lost bool) {
 	fail := func(o Outcome, err error) { r.Outcome, r.Err = o, err }
 	if err := x.connect(ctx); err != nil {
 		// Whoever cannot reach the mail server would wait for it once a recipient.
-		x.stuck, x.outcome = &DeliveryError{Step: "connecting", err: err}, Failed
+		e := &DeliveryError{Step: "connecting", err: err}
+		if answer := (*textproto.Error)(nil); errors.As(err, &answer) {
+			e.Code = answer.Code
+		}
+		x.stuck, x.outcome = e, Failed
 		fail(Failed, x.stuck)
 		return false
 	}

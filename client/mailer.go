@@ -72,11 +72,10 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 	if err != nil {
 		return report.fail(err)
 	}
-	class, err := m.mayCarry(ctx, topic)
+	run, err := m.prepare(ctx, topic)
 	if err != nil {
 		return report.fail(err)
 	}
-	run := &run{mailer: m, topic: topic, linked: class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED}
 	if run.linked {
 		if err := m.firstLook(ctx, topic, report, jobs); err != nil {
 			return report.fail(err)
@@ -101,6 +100,12 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 		return report, run.stuck
 	}
 	return report, first
+}
+
+// prepare makes sure that mail of a topic may be sent at all, and makes the run that sends it.
+func (m *Mailer) prepare(ctx context.Context, topic string) (run, error) {
+	class, err := m.mayCarry(ctx, topic)
+	return run{mailer: m, topic: topic, linked: class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED}, err
 }
 
 // job is one message of a call.
