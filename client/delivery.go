@@ -27,6 +27,8 @@ type run struct {
 	topic  string
 	// linked: the topic is one that an unsubscribe link stops, so that no message of it leaves without one.
 	linked bool
+	// footer goes under every message; nil: none does.
+	footer *Footer
 	smtp   *smtp.Client
 	// stuck ends the sending for everybody who is left, with its outcome.
 	stuck   error
@@ -44,7 +46,7 @@ func (x *run) one(ctx context.Context, j *job, r *Result) {
 		return
 	}
 	if j.letter == nil && j.err == nil {
-		j.letter, j.err = compose(j.msg)
+		j.letter, j.err = compose(j.msg, x.footer, x.linked)
 	}
 	if j.err != nil {
 		r.Outcome, r.Err = Failed, fmt.Errorf("optout client: message %d: %w", r.Message, j.err)
@@ -85,9 +87,13 @@ func (x *run) attempt(ctx context.Context, j *job, r *Result) (lost bool) {
 		return false
 	}
 	text, err := j.letter.write(d.Link, x.linked, j.refused)
-	if err != nil {
-		x.stuck, x.outcome = cannotAsk(err), NotAsked
+	if errors.Is(err, ErrCannotAsk) {
+		x.stuck, x.outcome = err, NotAsked
 		fail(NotAsked, x.stuck)
+		return false
+	}
+	if err != nil {
+		fail(Failed, err)
 		return false
 	}
 	if s := x.mailer.signer; s != nil {
