@@ -28,6 +28,9 @@ type letter struct {
 	eightBit bool // the server must take 8-bit text (RFC 6152)
 	fields   []field
 	body     []byte
+	linked   bool       // there must be a link
+	footer   *Footer    // goes under the text
+	personal []personal // the parts that differ between copies, in their order
 }
 
 // field is one field of the header: its name, and the whole of it as it stands on the wire.
@@ -38,10 +41,11 @@ type field struct {
 
 func (f field) is(name string) bool { return strings.EqualFold(f.name, name) }
 
-var errSigned = errors.New("it is signed with DKIM already, and the signature cannot cover the unsubscribe fields (RFC 8058 section 4): take the signer off the message and give it to NewMailer with WithDKIM")
+// ErrSigned: a message came signed with DKIM, and was not sent.
+var ErrSigned = errors.New("it is signed with DKIM already, and the signature cannot cover the unsubscribe fields (RFC 8058 section 4): take the signer off the message and give it to NewMailer with WithDKIM")
 
-// compose renders a message.
-func compose(msg *mail.Msg) (*letter, error) {
+// compose renders a message. A footer, if there is one, goes under its text; linked tells whether there will be a link.
+func compose(msg *mail.Msg, footer *Footer, linked bool) (*letter, error) {
 	l := &letter{to: msg.GetTo(), cc: msg.GetCc(), ownID: msg.GetMessageID() != "", eightBit: msg.Encoding() == string(mail.NoEncoding)}
 	var err error
 	if l.from, err = msg.GetSender(false); err != nil {
@@ -56,10 +60,10 @@ func compose(msg *mail.Msg) (*letter, error) {
 	}
 	for _, f := range l.fields {
 		if f.is("DKIM-Signature") {
-			return nil, errSigned
+			return nil, ErrSigned
 		}
 	}
-	return l, nil
+	return l, l.personalise(footer, linked)
 }
 
 // parse takes a message apart. What SMTP would make a line's end is one here too, a bare LF, so that no value of a field can hide
@@ -99,12 +103,16 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 	if err != nil {
 		return nil, err
 	}
+	fields, body, err := l.fill(link)
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	b.Grow(len(l.body) + 4096)
+	b.Grow(len(body) + 4096)
 	for _, f := range list {
 		b.WriteString(f.text)
 	}
-	for _, f := range l.fields {
+	for _, f := range fields {
 		switch {
 		case f.is("Bcc"), f.is(fieldUnsubscribe), f.is(fieldPost), f.is(fieldReceipt):
 		case f.is("To"):
@@ -119,7 +127,7 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 		}
 	}
 	b.WriteString("\r\n")
-	b.Write(l.body)
+	b.Write(body)
 	return b.Bytes(), nil
 }
 

@@ -20,6 +20,7 @@ type Mailer struct {
 	mail   *mail.Client
 	checks []CheckOption
 	signer *mail.DKIMSigner
+	footer string // its language; "" without one
 	err    error
 }
 
@@ -73,11 +74,10 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 	if err != nil {
 		return report.fail(err)
 	}
-	class, err := m.mayCarry(ctx, topic)
+	run, err := m.prepare(ctx, topic)
 	if err != nil {
 		return report.fail(err)
 	}
-	run := &run{mailer: m, topic: topic, linked: class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED}
 	if run.linked {
 		if err := m.firstLook(ctx, topic, report, jobs); err != nil {
 			return report.fail(err)
@@ -102,6 +102,21 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 		return report, run.stuck
 	}
 	return report, first
+}
+
+// prepare makes sure that mail of a topic may be sent at all, and makes the run that sends it.
+func (m *Mailer) prepare(ctx context.Context, topic string) (run, error) {
+	x := run{mailer: m, topic: topic}
+	class, sender, err := m.mayCarry(ctx, topic)
+	if err != nil {
+		return x, err
+	}
+	x.linked = class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED
+	if m.footer != "" {
+		f := footerOf(m.footer, sender)
+		x.footer = &f
+	}
+	return x, nil
 }
 
 // job is one message of a call.
@@ -147,24 +162,25 @@ func addrSpec(a *netmail.Address) string {
 	return strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")
 }
 
-// mayCarry tells the topic's class, and refuses commercial mail of a sender without a postal address. A class that this client
-// does not know is taken for commercial.
-func (m *Mailer) mayCarry(ctx context.Context, topic string) (optoutv1.TopicClass, error) {
+// mayCarry tells the topic's class and, where they are needed, the sender's settings, and refuses commercial mail of a sender
+// without a postal address. A class that this client does not know is taken for commercial.
+func (m *Mailer) mayCarry(ctx context.Context, topic string) (optoutv1.TopicClass, *optoutv1.Sender, error) {
 	t, err := m.client.Topic(ctx, topic)
 	if err != nil {
-		return 0, cannotAsk(err)
+		return 0, nil, cannotAsk(err)
 	}
-	if t.Class == optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL || t.Class == optoutv1.TopicClass_TOPIC_CLASS_REQUIRED {
-		return t.Class, nil
+	commercial := t.Class != optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL && t.Class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED
+	if !commercial && m.footer == "" {
+		return t.Class, nil, nil
 	}
 	s, err := m.client.Sender(ctx)
 	if err != nil {
-		return 0, cannotAsk(err)
+		return 0, nil, cannotAsk(err)
 	}
-	if strings.TrimSpace(s.GetPostalAddress()) == "" {
-		return 0, ErrPostalAddress
+	if commercial && strings.TrimSpace(s.GetPostalAddress()) == "" {
+		return 0, nil, ErrPostalAddress
 	}
-	return t.Class, nil
+	return t.Class, s, nil
 }
 
 // firstLook checks everybody, without asking for links: nothing is connected, let alone sent, when nobody may be written to, and
