@@ -35,7 +35,7 @@ func newMeters(l *ledger.Ledger) *meters {
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_recipients_total", Help: "Recipients of mail at the gate, by what became of them."}, []string{"outcome"}),
 		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_milter_recipients_total", Help: "Recipients of mail at the milter and the socketmap, by what became of them."}, []string{"outcome"}),
 		accepted: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "optout_gate_check_to_accepted_seconds", Help: "Time from a recipient's last check to the upstream's acceptance.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10)})}
+			Buckets: prometheus.ExponentialBuckets(0.0002, 1.5, 27)})}
 	count := func(name, help string, f func() float64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
 	}

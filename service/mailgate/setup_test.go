@@ -34,13 +34,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a real service with the gate on, before a real SMTP server.
 type rig struct {
-	t      testing.TB
-	svc    *clienttest.Service
-	c      *client.Client
-	gate   string
-	sink   *sink
-	secret string // of a mailer's key whose default topic is news
-	number uint32 // of that key
+	t    testing.TB
+	svc  *clienttest.Service
+	c    *client.Client
+	gate string
+	// upstream is the server behind the gate.
+	upstream string
+	sink     *sink
+	secret   string // of a mailer's key whose default topic is news
+	number   uint32 // of that key
 }
 
 // newRig starts a gate. change, if not nil, changes its configuration; key that of the credential.
@@ -54,7 +56,7 @@ func newRig(t testing.TB, change func(*service.Config), key func(*optoutv1.ApiKe
 		if change != nil {
 			change(c)
 		}
-		cert = c.TLSCert
+		cert, r.upstream = c.TLSCert, c.Gate.Upstream
 	})
 	r.gate = r.svc.Gate
 	var options []client.Option

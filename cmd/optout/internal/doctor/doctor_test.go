@@ -177,7 +177,7 @@ func TestPeersFaults(t *testing.T) {
 			return false
 		}}, fail: []string{"get-again", "post", "post-multipart", "post-repeat", "post-agent", "post-parallel"}, warn: []string{"post-multipart-rfc", "post-empty"}},
 		"a link that works once": {server: &server{answer: post(func(s *server, w http.ResponseWriter, _ *http.Request) bool {
-			if ok, _ := s.mailable(nil); ok {
+			if ok, _ := s.mailable(context.TODO()); ok {
 				return false
 			}
 			http.Error(w, "already", http.StatusNotFound)
