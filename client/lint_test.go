@@ -1,10 +1,15 @@
 package client_test
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/wneessen/go-mail"
 
 	"optout/client"
 	optoutv1 "optout/proto/optout/v1"
@@ -292,4 +297,49 @@ func FuzzLintMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A signature that does not fit the message, or whose key is another or away, is told from one that holds.
+func TestLintVerifiesSignatures(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newSink(t)
+	mailer := client.NewMailer(newScripted().client(t), k.mail(t), client.WithFooter("en"), client.WithDKIM(mail.NewDKIMSigner("example.com", "mail", private)))
+	if _, err := mailer.Send(t.Context(), "news", message(t, []string{"a@example.com"}, nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	signed := k.to("a@example.com")[0]
+	key := "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(public)
+	other := "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(make([]byte, ed25519.PublicKeySize))
+	for name, c := range map[string]struct {
+		text, key string
+		fault     error
+		want      string // in the finding's message; "" for none
+	}{
+		"holds":         {signed, key, nil, ""},
+		"body changed":  {strings.Replace(signed, "Hello.", "Hallo.", 1), key, nil, "does not fit"},
+		"field changed": {strings.Replace(signed, "u/token>", "u/taken>", 1), key, nil, "does not fit"},
+		"another key":   {signed, other, nil, "does not fit"},
+		"no such key":   {signed, "v=DKIM1; p=", nil, "no key that fits"},
+		"no answer":     {signed, "", &net.DNSError{IsTemporary: true}, "could not be looked up"},
+		"second holds":  {"DKIM-Signature: v=1; a=ed25519-sha256; d=example.com; s=old; h=From; bh=AAAA; b=AAAA\r\n" + signed, key, nil, ""},
+	} {
+		found := lint(t, c.text, client.LintOptions{LookupTXT: func(domain string) ([]string, error) {
+			if domain != "mail._domainkey.example.com" && domain != "old._domainkey.example.com" {
+				t.Errorf("%s was looked up", domain)
+			}
+			return []string{c.key}, c.fault
+		}})
+		got := ""
+		for _, f := range found {
+			if f.Rule == "dkim-invalid" {
+				got = f.Message
+			}
+		}
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
 }

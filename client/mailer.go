@@ -22,6 +22,9 @@ type Mailer struct {
 	signer *mail.DKIMSigner
 	footer string // its language; "" without one
 	err    error
+
+	signedBehind bool // the server signs
+	dkimDemanded bool
 }
 
 // MailerOption changes how a Mailer asks or sends. Every CheckOption is one and applies to every check: WithMailing,
@@ -33,6 +36,9 @@ func (o CheckOption) apply(m *Mailer) { m.checks = append(m.checks, o) }
 // NewMailer makes a mailer of a client and a configured go-mail client: host, port, TLS, authentication and time limit of the
 // connection are go-mail's. Two of go-mail's options the Mailer cannot honour, and Send refuses to go on with them:
 // WithAlwaysDKIMSign (use WithDKIM) and WithDSN (bounces come to the envelope's sender without it).
+//
+// The Mailer signs with DKIM only when it has WithDKIM. Where the mail server signs, its list of fields must have the DKIMHeaders;
+// WithDKIMByServer has the Mailer look at the list, WithDKIMDemanded makes one of the two a condition of sending.
 //
 // A Mailer costs nothing to make. What holds for one mail only, such as InAnswerTo, goes to a Mailer made for it.
 func NewMailer(c *Client, m *mail.Client, options ...MailerOption) *Mailer {
@@ -112,6 +118,9 @@ func (m *Mailer) prepare(ctx context.Context, topic string) (run, error) {
 		return x, err
 	}
 	x.linked = class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED
+	if x.linked && m.dkimDemanded && m.signer == nil && !m.signedBehind {
+		return x, ErrUnsigned
+	}
 	if m.footer != "" {
 		f := footerOf(m.footer, sender)
 		x.footer = &f

@@ -170,7 +170,8 @@ func (p *personal) write(f *Footer, to string) ([]byte, error) {
 	}
 	w := quotedprintable.NewWriter(&b)
 	_, err := w.Write(content)
-	return b.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close()) // it writes what is left
+	return b.Bytes(), err
 }
 
 // encodeFooter is the footer in the part's character set, below what is there.
