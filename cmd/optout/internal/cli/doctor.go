@@ -41,7 +41,7 @@ With --eml it also judges the message that carries the link: its list fields and
 URL the link is taken from there. Needs no service.
 
 Exit code 0: nothing failed (warnings may be there); 1: something failed; 2: it could not be tested.`,
-		Example: `  optout doctor https://mail.example.com/u/… --check-cmd 'optout check --topic newsletter me@example.com'
+		Example: `  optout doctor https://mail.example.com/u/… --check-cmd ./may-be-mailed.sh
   optout doctor --eml message.eml --look-only --json`,
 		Args: needArgs(0, 1, "URL", "give the unsubscribe URL, or --eml with the message that has one"),
 	}
