@@ -51,11 +51,16 @@ func freeAddr(t testing.TB) string {
 
 func newRig(t testing.TB, key func(*optoutv1.ApiKey), topics string, settings ...string) *rig {
 	t.Helper()
+	return newRigWith(t, service.MilterConfig{Key: 2, Topics: topics}, key, settings...)
+}
+
+// newRigWith starts a rig with the milter's other settings as they are in c.
+func newRigWith(t testing.TB, c service.MilterConfig, key func(*optoutv1.ApiKey), settings ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, sink: mailtest.NewSink(t)}
 	filter, local, socketmap := freeAddr(t), freeAddr(t), freeAddr(t)
-	r.svc = clienttest.Start(t, func(c *service.Config) {
-		c.Milter = service.MilterConfig{Listen: filter, Local: local, Socketmap: socketmap, Key: 2, Topics: topics}
-	})
+	c.Listen, c.Local, c.Socketmap = filter, local, socketmap
+	r.svc = clienttest.Start(t, func(s *service.Config) { s.Milter = c })
 	r.c = r.svc.Client(t)
 	r.svc.CreateTopic(t, "news")
 	admin := optoutv1.NewAdminServiceClient(r.c.Conn())
@@ -252,6 +257,34 @@ func TestPostfixTempfail(t *testing.T) {
 	r.svc.Stop()
 	if got := r.send(message(), nil, ann); !strings.Contains(got, "451") {
 		t.Errorf("no service: %q", got)
+	}
+}
+
+// What becomes of mail when it cannot be judged is the operator's to say.
+func TestPostfixOnError(t *testing.T) {
+	for on, want := range map[string]string{"reject": "550", "accept": ""} {
+		r := newRigWith(t, service.MilterConfig{Key: 2, OnError: on}, nil, "transport_maps =")
+		if _, err := optoutv1.NewAdminServiceClient(r.c.Conn()).RevokeApiKey(t.Context(), &optoutv1.RevokeApiKeyRequest{Number: r.number}); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.send(message(), nil, ann); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", on, got)
+		}
+	}
+}
+
+// The topic by a macro of the mail server's.
+func TestPostfixTopicByMacro(t *testing.T) {
+	r := newRig(t, func(k *optoutv1.ApiKey) { k.DefaultTopic = "" }, "", "transport_maps =", "milter_macro_defaults = {optout_topic}=receipts",
+		"milter_mail_macros = i {mail_addr} {client_addr} {client_name} {auth_authen} {optout_topic}")
+	if _, err := r.c.Unsubscribe(t.Context(), ann, &optoutv1.Scope{Kind: optoutv1.ScopeKind_SCOPE_KIND_COMMERCIAL}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.send(message(), nil, ann); got != "" {
+		t.Errorf("receipts by macro: %q", got)
+	}
+	if m := r.sink.Wait(t, 1)[0]; !strings.Contains(strings.Join(m.Fields("List-Id"), ""), "receipts.") {
+		t.Errorf("List-Id %q", m.Fields("List-Id"))
 	}
 }
 
