@@ -37,10 +37,12 @@ var allowed = map[string][]string{
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
 		"optout/service/mailin", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
-	"optout/client":                  {"optout/proto/optout/v1"},
-	"optout/client/clienttest":       {"optout/client", "optout/proto/optout/v1", "optout/service"},
-	"optout/cmd/optout":              {"optout/cmd/optout/internal/cli"},
-	"optout/cmd/optout/internal/cli": {"optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger"},
+	"optout/client":            {"optout/proto/optout/v1"},
+	"optout/client/clienttest": {"optout/client", "optout/proto/optout/v1", "optout/service"},
+	"optout/cmd/optout":        {"optout/cmd/optout/internal/cli"},
+	"optout/cmd/optout/internal/cli": {"optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger", "optout/service/receipt",
+		"optout/cmd/optout/internal/sentmail"},
+	"optout/cmd/optout/internal/sentmail": {},
 }
 
 // foreign says which modules the core must not know: no transport, no SQL.

@@ -92,8 +92,8 @@ type audit struct {
 }
 
 func (a *audit) judge(ctx context.Context, field string, x *optoutv1.AuditItem) (*optoutv1.AuditResult, error) {
-	if n := len(x.Addresses); n == 0 || n > maxAuditAddresses {
-		return nil, invalid(field+".addresses", "a message has 1 to %d", maxAuditAddresses)
+	if n := len(x.Addresses); n == 0 && !x.Shown || n > maxAuditAddresses {
+		return nil, invalid(field+".addresses", "a message has 1 to %d; it may show none", maxAuditAddresses)
 	}
 	left, err := moment(field+".left_at", x.LeftAt)
 	if err != nil {
@@ -113,7 +113,9 @@ func (a *audit) judge(ctx context.Context, field string, x *optoutv1.AuditItem) 
 	var claims receipt.Claims
 	result.Finding, claims = a.receiptOf(x.Receipt, keys)
 	if x.Shown && result.Finding == optoutv1.AuditFinding_AUDIT_FINDING_OTHER_ADDRESS {
-		if only := named(claims.Key, keys); only != nil {
+		if len(keys) == 0 {
+			result.Finding = optoutv1.AuditFinding_AUDIT_FINDING_OK
+		} else if only := named(claims.Key, keys); only != nil {
 			result.Finding, keys = optoutv1.AuditFinding_AUDIT_FINDING_OK, only
 		}
 	}
@@ -187,18 +189,23 @@ func (a *audit) receiptOf(text string, addresses [][][16]byte) (optoutv1.AuditFi
 
 // covers tells whether a receipt's key is that of all these addresses together, under one generation of address keys.
 func covers(key [16]byte, addresses [][][16]byte) bool {
-	for g := 0; ; g++ {
-		var together [][16]byte
-		for _, generations := range addresses {
-			if g >= len(generations) { // tried all, or one cannot be read: no check has ever said SEND to it
+	generations := 0
+	if len(addresses) > 0 {
+		generations = len(addresses[0])
+	}
+	for g := range generations {
+		together := make([][16]byte, len(addresses))
+		for i, keys := range addresses {
+			if keys == nil { // it cannot be read: no check has ever said SEND to it
 				return false
 			}
-			together = append(together, generations[g])
+			together[i] = keys[g]
 		}
 		if receipt.JoinKeys(together) == key {
 			return true
 		}
 	}
+	return false
 }
 
 // named leaves of these addresses the one whose key the receipt has; nil when none has it.

@@ -129,6 +129,8 @@ func TestAuditMail(t *testing.T) {
 		"shown with one more":             {to: []string{"b@example.com", "a@example.com"}, receipt: good, left: soon, shown: true, want: "OK checked news"},
 		"shown with one who said no":      {to: []string{"two@example.com", "a@example.com"}, receipt: good, left: soon, shown: true, want: "OK checked news"},
 		"shown with another":              {to: []string{"b@example.com"}, receipt: good, left: soon, shown: true, want: "OTHER_ADDRESS"},
+		"shows nobody":                    {receipt: good, left: soon, shown: true, want: "OK checked news"},
+		"shows nobody, unchecked":         {left: soon, shown: true, want: "UNCHECKED"},
 		"two together":                    {to: []string{"a@example.com", "b@example.com"}, receipt: both, left: soon, want: "OK checked news"},
 		"one of two":                      {to: []string{"a@example.com"}, receipt: both, left: soon, want: "OTHER_ADDRESS"},
 		"two of three":                    {to: []string{"a@example.com", "b@example.com", "bad"}, receipt: both, left: soon, want: "OTHER_ADDRESS unread 2"},

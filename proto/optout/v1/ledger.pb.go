@@ -721,7 +721,8 @@ func (x *AuditMailRequest) GetMaxAge() *durationpb.Duration {
 // AuditItem is one message as it left.
 type AuditItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whom it went to, in one transaction: 1 to 1 000. One that cannot be read is not judged.
+	// Whom it went to, in one transaction: 1 to 1 000; none only with shown, when the message shows none, and then its receipt is
+	// judged but for the address. One that cannot be read is not judged.
 	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The topic, where it is known; a genuine receipt says it, and is believed instead. Empty: only what denies all mail is found.
 	Topic string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`

@@ -111,7 +111,7 @@ Exit codes: 0 done; 1 the answer is no (a check refused, a ledger that does not 
 		groupSend:   {p.checkCommand(), p.linkCommand()},
 		groupPeople: {p.subscribeCommand(), p.unsubscribeCommand(), p.explainCommand(), p.suppressionsCommand(), p.importCommand()},
 		groupSetUp:  {p.topicCommand(), p.senderCommand(), p.domainCommand(), p.keyCommand(), p.linkKeyCommand()},
-		groupLedger: {p.verifyCommand(), p.entriesCommand(), p.checkpointCommand(), p.backupCommand(), p.restoreCommand()},
+		groupLedger: {p.auditMailCommand(), p.verifyCommand(), p.entriesCommand(), p.checkpointCommand(), p.backupCommand(), p.restoreCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

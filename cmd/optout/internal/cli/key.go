@@ -15,7 +15,7 @@ func (p *program) keyCommand() *cobra.Command {
 	return p.group("key", "Create, list and revoke API keys",
 		`Every caller has an API key with one role: mailer (checks, links, noes), collector (sign-up forms), feedback (bounces, complaints),
 support (help desk), privacy (data protection), operator, auditor, admin. Give each program its own, with the least it needs.`,
-		p.keyCreate(), p.keyList(), p.keyRevoke())
+		p.keyCreate(), p.keyList(), p.keyRevoke(), p.keyReceipt())
 }
 
 func (p *program) keyCreate() *cobra.Command {
@@ -102,6 +102,29 @@ func (p *program) keyRevoke() *cobra.Command {
 			return err
 		}
 		return c.answer(r.Key, func(w io.Writer) { fmt.Fprintf(w, "revoked API key %d (%s)\n", r.Key.Number, printable(r.Key.Label)) })
+	})
+}
+
+func (p *program) keyReceipt() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "receipt",
+		Short: "Print the public keys that verify receipts",
+		Long: `Prints the public keys that verify the receipts of checks (X-Optout-Receipt), one a line, as "optout audit-mail --offline" reads
+them. They are no secret: give them to whoever shall be able to verify your mail. With --json each has its PEM too.`,
+		Example: `  optout key receipt > receipt-keys.txt
+  optout audit-mail --offline receipt-keys.txt sent.mbox`,
+		Args: needArgs(0, 0, "", "see \"optout key receipt --help\""),
+	}
+	return p.online(cmd, func(c *call, _ []string) error {
+		r, err := c.ledger.ListReceiptKeys(c.ctx, &optoutv1.ListReceiptKeysRequest{})
+		if err != nil {
+			return err
+		}
+		return c.answer(r, func(w io.Writer) {
+			for _, k := range r.Keys {
+				fmt.Fprintln(w, printable(k.Text))
+			}
+		})
 	})
 }
 
