@@ -142,7 +142,7 @@ func Read(r io.Reader, name string, o Options) iter.Seq2[Message, error] {
 				return
 			}
 		}
-		if none {
+		if none && format != Postfix { // a log says by itself whether it is one
 			yield(Message{}, ErrNothing)
 		}
 	}
