@@ -45,15 +45,15 @@ func BenchmarkGate(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer f.Close()
-				r.sink.set(nil, func(a *arrived) error {
+				r.sink.Refuse(nil, func(a *mailtest.Message) error {
 					mu.Lock()
 					defer mu.Unlock()
-					if _, err := f.WriteString(a.text); err != nil {
+					if _, err := f.WriteString(a.Text); err != nil {
 						return err
 					}
 					return f.Sync()
 				})
-				upstream := r.sink.addr
+				upstream := r.sink.Addr
 				if behind == "postfix" {
 					upstream = r.upstream
 				}

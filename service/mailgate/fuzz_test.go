@@ -85,17 +85,17 @@ func FuzzSession(f *testing.F) {
 		if log.has("panic serving") && !log.has("handleBdat") {
 			t.Fatal("the session panicked")
 		}
-		for _, a := range r.sink.taken() {
-			for _, to := range a.to {
+		for _, a := range r.sink.Taken() {
+			for _, to := range a.To {
 				if strings.EqualFold(to, bob) {
 					t.Fatal("one who opted out was sent mail")
 				}
 			}
-			if strings.Contains(strings.ReplaceAll(a.text, "\r\n", ""), "\n") || strings.Contains(strings.ReplaceAll(a.text, "\r\n", ""), "\r") || strings.Contains(a.text, "\x00") {
-				t.Fatalf("left: %q", a.text)
+			if strings.Contains(strings.ReplaceAll(a.Text, "\r\n", ""), "\n") || strings.Contains(strings.ReplaceAll(a.Text, "\r\n", ""), "\r") || strings.Contains(a.Text, "\x00") {
+				t.Fatalf("left: %q", a.Text)
 			}
 		}
-		r.sink.forget()
+		r.sink.Forget()
 		next := *r
 		next.t = t
 		if refused, _, err := next.send(mailText("X-Fuzz: "+rand.Text()), ann); err != nil || len(refused) > 0 {

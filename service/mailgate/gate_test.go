@@ -18,6 +18,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/mailtest"
 )
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -36,7 +37,7 @@ func TestEachRecipientGetsTheirOwnLink(t *testing.T) {
 	if err != nil || len(refused) > 0 || !strings.Contains(answer, "queued as A1B2") || !strings.HasPrefix(answer, "2.6.0") {
 		t.Fatalf("%v %q %v", refused, answer, err)
 	}
-	got := r.sink.taken()
+	got := r.sink.Taken()
 	if len(got) != 3 {
 		t.Fatalf("%d messages arrived", len(got))
 	}
@@ -44,22 +45,22 @@ func TestEachRecipientGetsTheirOwnLink(t *testing.T) {
 	links := map[string]bool{}
 	for i, a := range got {
 		want := []string{ann, bob, cy}[i]
-		if len(a.to) != 1 || a.to[0] != want || a.from != "shop@example.com" || a.body() != body {
-			t.Errorf("%v from %s: %q", a.to, a.from, a.body())
+		if len(a.To) != 1 || a.To[0] != want || a.From != "shop@example.com" || a.Body() != body {
+			t.Errorf("%v from %s: %q", a.To, a.From, a.Body())
 		}
-		lu, post := a.fields("List-Unsubscribe"), a.fields("List-Unsubscribe-Post")
+		lu, post := a.Fields("List-Unsubscribe"), a.Fields("List-Unsubscribe-Post")
 		if len(lu) != 1 || len(post) != 1 || post[0] != "List-Unsubscribe=One-Click" || !strings.HasPrefix(lu[0], "<https://mail.example.com/u/") || !strings.Contains(lu[0], "@unsub.example.com?subject=unsubscribe>") {
 			t.Errorf("list fields %q %q", lu, post)
 		}
-		if id := a.fields("List-Id"); len(id) != 1 || !strings.HasSuffix(id[0], "<news.default.unsub.example.com>") {
+		if id := a.Fields("List-Id"); len(id) != 1 || !strings.HasSuffix(id[0], "<news.default.unsub.example.com>") {
 			t.Errorf("List-Id %q", id)
 		}
 		for _, gone := range []string{"Bcc", "X-Optout-Mailing", "List-Help", "Return-Path"} {
-			if len(a.fields(gone)) > 0 {
+			if len(a.Fields(gone)) > 0 {
 				t.Errorf("%s is still there", gone)
 			}
 		}
-		if ids := a.fields("Message-ID"); len(ids) != 1 || ids[0] != "<1@shop.example.com>" {
+		if ids := a.Fields("Message-ID"); len(ids) != 1 || ids[0] != "<1@shop.example.com>" {
 			t.Errorf("Message-ID %q", ids)
 		}
 		links[lu[0]] = true
@@ -80,7 +81,7 @@ func TestArrivedLinkWorks(t *testing.T) {
 	if _, _, err := r.send(mailText(), ann); err != nil {
 		t.Fatal(err)
 	}
-	url, _, _ := strings.Cut(strings.TrimPrefix(r.sink.last(t).fields("List-Unsubscribe")[0], "<"), ">")
+	url, _, _ := strings.Cut(strings.TrimPrefix(r.sink.Last(t).Fields("List-Unsubscribe")[0], "<"), ">")
 	here := "http://" + r.svc.HTTP + strings.TrimPrefix(url, "https://mail.example.com")
 	resp, err := http.Post(here, "application/x-www-form-urlencoded", strings.NewReader("List-Unsubscribe=One-Click"))
 	if err != nil || resp.StatusCode != 200 {
@@ -115,7 +116,7 @@ func TestOptOutBeforeTheFinalDot(t *testing.T) {
 	if err != nil || !strings.Contains(resp.StatusText, "left out: 1 of 2") {
 		t.Fatalf("%v %v", resp, err)
 	}
-	if got := r.sink.taken(); len(got) != 1 || got[0].to[0] != bob {
+	if got := r.sink.Taken(); len(got) != 1 || got[0].To[0] != bob {
 		t.Errorf("%d arrived", len(got))
 	}
 	story, err := optoutv1.NewSuppressionServiceClient(r.c.Conn()).ExplainAddress(t.Context(), &optoutv1.ExplainAddressRequest{Address: ann})
@@ -187,8 +188,8 @@ func TestTopics(t *testing.T) {
 			t.Errorf("%s: %v %v", name, refused, err)
 		}
 	}
-	for _, a := range r.sink.taken() {
-		if reset := strings.Contains(a.header(), "List-Unsubscribe"); a.to[0] == bob && reset {
+	for _, a := range r.sink.Taken() {
+		if reset := strings.Contains(a.Header(), "List-Unsubscribe"); a.To[0] == bob && reset {
 			t.Error("mail of a required topic has a link")
 		}
 	}
@@ -206,8 +207,8 @@ func TestRequiredMailIsOneTransaction(t *testing.T) {
 	if refused, _, err := r.send(mailText("Bcc: x@y.example"), ann, bob); err != nil || len(refused) > 0 {
 		t.Fatalf("%v %v", refused, err)
 	}
-	got := r.sink.taken()
-	if len(got) != 1 || len(got[0].to) != 2 || strings.Contains(got[0].header(), "Bcc") || strings.Contains(got[0].header(), "List-Unsubscribe") {
+	got := r.sink.Taken()
+	if len(got) != 1 || len(got[0].To) != 2 || strings.Contains(got[0].Header(), "Bcc") || strings.Contains(got[0].Header(), "List-Unsubscribe") {
 		t.Fatalf("%d arrived", len(got))
 	}
 }
@@ -219,7 +220,7 @@ func TestSignatures(t *testing.T) {
 	if _, _, err := r.send(mailText("DKIM-Signature: v=1; d=other"), ann); err != nil {
 		t.Fatal(err)
 	}
-	a := r.sink.last(t)
+	a := r.sink.Last(t)
 	verify := func(text string) (good int) {
 		all, err := dkim.VerifyWithOptions(strings.NewReader(text), &dkim.VerifyOptions{LookupTXT: lookup})
 		if err != nil {
@@ -235,10 +236,10 @@ func TestSignatures(t *testing.T) {
 		}
 		return good
 	}
-	if n := verify(a.text); n != 2 {
-		t.Errorf("%d of 2 signatures verify and cover the list fields:\n%s", n, a.header())
+	if n := verify(a.Text); n != 2 {
+		t.Errorf("%d of 2 signatures verify and cover the list fields:\n%s", n, a.Header())
 	}
-	if n := verify("List-Unsubscribe: <https://evil.example>\r\n" + a.text); n != 0 {
+	if n := verify("List-Unsubscribe: <https://evil.example>\r\n" + a.Text); n != 0 {
 		t.Errorf("%d signatures still hold with a second List-Unsubscribe", n)
 	}
 	if _, _, err := r.send(strings.Replace(mailText(), "shop@example.com", "shop@other.example", 1), ann); err == nil || !strings.Contains(err.Error(), "DKIM key") {
@@ -250,7 +251,7 @@ func TestSignatures(t *testing.T) {
 func TestRetrySendsOnlyTheRest(t *testing.T) {
 	r := newRig(t, nil, nil)
 	down := true
-	r.sink.set(func(to string) error {
+	r.sink.Refuse(func(to string) error {
 		if to == bob && down {
 			return &smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 2, 1}, Message: "later, please"}
 		}
@@ -268,8 +269,8 @@ func TestRetrySendsOnlyTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := map[string]int{}
-	for _, a := range r.sink.taken() {
-		count[a.to[0]]++
+	for _, a := range r.sink.Taken() {
+		count[a.To[0]]++
 	}
 	if count[ann] != 1 || count[bob] != 1 || count[cy] != 1 {
 		t.Errorf("arrived %v", count)
@@ -281,7 +282,7 @@ func TestRetrySendsOnlyTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(r.sink.taken()); n != 5 {
+	if n := len(r.sink.Taken()); n != 5 {
 		t.Errorf("%d arrived", n)
 	}
 }
@@ -294,13 +295,13 @@ func TestUpstreamsAnswer(t *testing.T) {
 		{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "going down"},
 		{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user"},
 	} {
-		r.sink.set(nil, func(*arrived) error { return want })
+		r.sink.Refuse(nil, func(*mailtest.Message) error { return want })
 		_, _, err := r.send(mailText(), ann)
 		var e *smtp.SMTPError
 		if !errors.As(err, &e) || e.Code != want.Code || e.EnhancedCode != want.EnhancedCode || e.Message != want.Message {
 			t.Errorf("%v, want %v", err, want)
 		}
-		r.sink.set(func(string) error { return want }, nil)
+		r.sink.Refuse(func(string) error { return want }, nil)
 		if _, _, err = r.send(mailText(), ann); !errors.As(err, &e) || *e != *want {
 			t.Errorf("at RCPT: %v, want %v", err, want)
 		}
@@ -419,13 +420,13 @@ func TestOctets(t *testing.T) {
 		}
 		if strings.HasPrefix(c.code, "250") {
 			_, want, _ := strings.Cut(c.text, "\r\n\r\n")
-			if a := r.sink.last(t); a.body() != want {
-				t.Errorf("%s: the body changed, %d octets of %d", name, len(a.body()), len(want))
+			if a := r.sink.Last(t); a.Body() != want {
+				t.Errorf("%s: the body changed, %d octets of %d", name, len(a.Body()), len(want))
 			}
 		}
 	}
-	for _, a := range r.sink.taken() {
-		if bytes.Contains([]byte(a.text), []byte("MAIL FROM")) {
+	for _, a := range r.sink.Taken() {
+		if bytes.Contains([]byte(a.Text), []byte("MAIL FROM")) {
 			t.Error("smuggled")
 		}
 	}

@@ -125,13 +125,13 @@ func TestNoMessageAfterItsOptOut(t *testing.T) {
 	}
 	arrived := map[string]int{}
 	late := 0
-	for _, a := range r.sink.taken() {
-		arrived[a.to[0]]++
-		claims, _, err := receipt.Parse(strings.Join(a.fields(receipt.Field), ""))
+	for _, a := range r.sink.Taken() {
+		arrived[a.To[0]]++
+		claims, _, err := receipt.Parse(strings.Join(a.Fields(receipt.Field), ""))
 		if err != nil {
-			t.Fatalf("a message without a receipt: %s", a.header())
+			t.Fatalf("a message without a receipt: %s", a.Header())
 		}
-		if no := optedOut(a.to[0]); no != 0 {
+		if no := optedOut(a.To[0]); no != 0 {
 			late++
 			if claims.Position >= no {
 				t.Errorf("a message whose check saw position %d left, though its recipient opted out at %d", claims.Position, no)

@@ -30,9 +30,9 @@ func TestReturnPath(t *testing.T) {
 	if _, _, err := r.send(mailText(), ann, bob); err != nil {
 		t.Fatal(err)
 	}
-	got := r.sink.taken()
-	if got[0].from == got[1].from || !strings.HasPrefix(got[0].from, "b-") || !strings.HasSuffix(got[0].from, "@unsub.example.com") {
-		t.Fatalf("return paths %s, %s", got[0].from, got[1].from)
+	got := r.sink.Taken()
+	if got[0].From == got[1].From || !strings.HasPrefix(got[0].From, "b-") || !strings.HasSuffix(got[0].From, "@unsub.example.com") {
+		t.Fatalf("return paths %s, %s", got[0].From, got[1].From)
 	}
 	bounce := "From: MAILER-DAEMON@mx.example.org\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n" +
 		"Reporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; nobody@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n"
@@ -41,7 +41,7 @@ func TestReturnPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer mx.Close()
-	if err := mx.SendMail("", []string{got[1].from}, strings.NewReader(bounce)); err != nil {
+	if err := mx.SendMail("", []string{got[1].From}, strings.NewReader(bounce)); err != nil {
 		t.Fatal(err)
 	}
 	if refused, _, err := r.send(mailText("X-Again: 1"), ann, bob); err != nil || refused[bob] == nil || !strings.Contains(refused[bob].Message, "cannot be delivered") || refused[ann] != nil {
@@ -56,11 +56,11 @@ func TestListSoftware(t *testing.T) {
 		if _, _, err := r.send(mailText("List-Post: <mailto:all@example.com>", "List-Help: <mailto:help@example.com>", "List-Id: <theirs.example.com>"), ann); err != nil {
 			t.Fatal(err)
 		}
-		a := r.sink.last(t)
-		if kept := len(a.fields("List-Post"))+len(a.fields("List-Help")) == 2; kept != marked {
+		a := r.sink.Last(t)
+		if kept := len(a.Fields("List-Post"))+len(a.Fields("List-Help")) == 2; kept != marked {
 			t.Errorf("marked %v: kept %v", marked, kept)
 		}
-		if ids := a.fields("List-Id"); len(ids) != 1 || strings.Contains(ids[0], "theirs") {
+		if ids := a.Fields("List-Id"); len(ids) != 1 || strings.Contains(ids[0], "theirs") {
 			t.Errorf("List-Id %q", ids)
 		}
 	}
@@ -86,8 +86,8 @@ func TestProfiles(t *testing.T) {
 		if _, _, err := r.send(mailText(), ann); err != nil {
 			t.Fatalf("%s: %v", profile, err)
 		}
-		a := r.sink.last(t)
-		all, err := dkim.VerifyWithOptions(strings.NewReader(a.text), &dkim.VerifyOptions{LookupTXT: lookup})
+		a := r.sink.Last(t)
+		all, err := dkim.VerifyWithOptions(strings.NewReader(a.Text), &dkim.VerifyOptions{LookupTXT: lookup})
 		if err != nil || (len(all) == 2) != c.signed {
 			t.Errorf("%s: %d signatures, %v", profile, len(all), err)
 		}
@@ -102,7 +102,7 @@ func TestProfiles(t *testing.T) {
 				t.Errorf("%s: %v %s", profile, v.Err, names)
 			}
 		}
-		if c.adds != "" && len(a.fields(c.adds)) != 1 {
+		if c.adds != "" && len(a.Fields(c.adds)) != 1 {
 			t.Errorf("%s: no %s", profile, c.adds)
 		}
 	}
@@ -198,8 +198,8 @@ func TestSpoolLeavesNothing(t *testing.T) {
 	if err != nil || len(files) != 1 || files[0].Name() != "accepted" {
 		t.Errorf("left in the spool: %v %v", files, err)
 	}
-	if a := r.sink.last(t); len(a.text) < 20<<20 {
-		t.Errorf("%d octets arrived", len(a.text))
+	if a := r.sink.Last(t); len(a.Text) < 20<<20 {
+		t.Errorf("%d octets arrived", len(a.Text))
 	}
 }
 

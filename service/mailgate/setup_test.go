@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 	"optout/client/clienttest"
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/mailtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,7 +40,7 @@ type rig struct {
 	gate string
 	// upstream is the server behind the gate.
 	upstream string
-	sink     *sink
+	sink     *mailtest.Sink
 	secret   string // of a mailer's key whose default topic is news
 	number   uint32 // of that key
 }
@@ -48,11 +48,11 @@ type rig struct {
 // newRig starts a gate. change, if not nil, changes its configuration; key that of the credential.
 func newRig(t testing.TB, change func(*service.Config), key func(*optoutv1.ApiKey)) *rig {
 	t.Helper()
-	r := &rig{t: t, sink: newSink(t)}
+	r := &rig{t: t, sink: mailtest.NewSink(t)}
 	var cert string
 	r.svc = clienttest.Start(t, func(c *service.Config) {
 		c.PublicURL, c.MailDomain = "https://mail.example.com", "unsub.example.com"
-		c.Gate.Listen, c.Gate.Upstream = "127.0.0.1:0", r.sink.addr
+		c.Gate.Listen, c.Gate.Upstream = "127.0.0.1:0", r.sink.Addr
 		if change != nil {
 			change(c)
 		}
@@ -152,129 +152,6 @@ func sendOn(c *smtp.Client, message string, to ...string) (refused map[string]*s
 func mailText(fields ...string) string {
 	return strings.Join(append(fields, "From: Shop <shop@example.com>", "To: you@example.com", "Subject: hello", "Date: Mon, 23 Nov 2026 10:00:00 +0000",
 		"Message-ID: <1@shop.example.com>", "MIME-Version: 1.0", "Content-Type: text/plain", "", "Hello.", ".", "..dots", "  trailing  ", ""), "\r\n")
-}
-
-// arrived is a message that the sink has taken.
-type arrived struct {
-	from string
-	to   []string
-	text string
-}
-
-func (a *arrived) header() string { h, _, _ := strings.Cut(a.text, "\r\n\r\n"); return h + "\r\n" }
-func (a *arrived) body() string   { _, b, _ := strings.Cut(a.text, "\r\n\r\n"); return b }
-
-// fields returns the unfolded bodies of the fields of a name.
-func (a *arrived) fields(name string) []string {
-	var all []string
-	for _, l := range strings.Split(strings.ReplaceAll(strings.ReplaceAll(a.header(), "\r\n ", " "), "\r\n\t", " "), "\r\n") {
-		if n, v, ok := strings.Cut(l, ":"); ok && strings.EqualFold(n, name) {
-			all = append(all, strings.TrimSpace(v))
-		}
-	}
-	return all
-}
-
-// sink is a real SMTP server that keeps what it takes.
-type sink struct {
-	addr string
-	s    *smtp.Server
-	mu   sync.Mutex
-	got  []*arrived
-	// rcpt and data may refuse; nil ones take everything. They may be set between messages.
-	rcpt func(to string) error
-	data func(a *arrived) error
-}
-
-func newSink(t testing.TB) *sink {
-	t.Helper()
-	k := &sink{}
-	k.s = smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &sinkSession{k: k}, nil }))
-	k.s.Domain, k.s.EnableSMTPUTF8 = "sink.example.net", true
-	k.s.ReadTimeout, k.s.WriteTimeout = time.Minute, time.Minute
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.addr = l.Addr().String()
-	done := make(chan struct{})
-	go func() { defer close(done); k.s.Serve(l) }()
-	t.Cleanup(func() { k.s.Close(); l.Close(); <-done }) // the library closes only a listener that it has begun to serve
-	return k
-}
-
-func (k *sink) taken() []*arrived {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return append([]*arrived(nil), k.got...)
-}
-
-// last is the newest message taken.
-func (k *sink) last(t testing.TB) *arrived {
-	t.Helper()
-	got := k.taken()
-	if len(got) == 0 {
-		t.Fatal("nothing arrived")
-	}
-	return got[len(got)-1]
-}
-
-// forget drops what was taken.
-func (k *sink) forget() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.got = nil
-}
-
-func (k *sink) set(rcpt func(string) error, data func(*arrived) error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.rcpt, k.data = rcpt, data
-}
-
-type sinkSession struct {
-	k *sink
-	a arrived
-}
-
-func (s *sinkSession) Reset()        { s.a = arrived{} }
-func (s *sinkSession) Logout() error { return nil }
-func (s *sinkSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.a.from = from
-	return nil
-}
-
-func (s *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	s.k.mu.Lock()
-	refuse := s.k.rcpt
-	s.k.mu.Unlock()
-	if refuse != nil {
-		if err := refuse(to); err != nil {
-			return err
-		}
-	}
-	s.a.to = append(s.a.to, to)
-	return nil
-}
-
-func (s *sinkSession) Data(r io.Reader) error {
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	a := &arrived{from: s.a.from, to: s.a.to, text: string(text)}
-	s.k.mu.Lock()
-	refuse := s.k.data
-	s.k.mu.Unlock()
-	if refuse != nil {
-		if err := refuse(a); err != nil {
-			return err
-		}
-	}
-	s.k.mu.Lock()
-	s.k.got = append(s.k.got, a)
-	s.k.mu.Unlock()
-	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 6, 0}, Message: "queued as A1B2"}
 }
 
 // dkimKeys writes an RSA and an Ed25519 key, and returns them as --gate-dkim takes them, with a look-up of their records.

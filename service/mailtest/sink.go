@@ -96,6 +96,13 @@ func (k *Sink) Wait(t testing.TB, n int) []*Message {
 	return nil
 }
 
+// Forget drops what was taken.
+func (k *Sink) Forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.got = nil
+}
+
 // Refuse sets what recipients and messages are answered from now on; nil takes them.
 func (k *Sink) Refuse(rcpt func(to string) error, data func(m *Message) error) {
 	k.mu.Lock()
