@@ -140,8 +140,16 @@ func (c *Client) checkChunk(ctx context.Context, topic string, addresses []strin
 	for _, x := range resp.Links {
 		at(x.Index).Link = x.Link
 	}
+	for _, x := range resp.Receipts {
+		at(x.Index).Receipt = x.Receipt
+	}
 	if stray {
 		return nil, fmt.Errorf("%w: the service answered about an address that it was not asked about", ErrCannotAsk)
+	}
+	for _, d := range decisions {
+		if err := d.receipted(r); err != nil {
+			return nil, err
+		}
 	}
 	return decisions, nil
 }

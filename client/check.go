@@ -20,6 +20,9 @@ type Decision struct {
 	Malformed string
 	// Link has the URL and the header fields to put on the message; nil unless wanted, allowed, and of use for the topic.
 	Link *optoutv1.UnsubscribeLink
+	// Receipt is the value of the field X-Optout-Receipt, which proves later that this was asked: 136 characters without white
+	// space. Empty unless wanted and allowed.
+	Receipt string
 	// Position is what the answer reflects.
 	Position *optoutv1.Position
 	// Warnings are what a careful mailer should know though the mail may go out.
@@ -48,6 +51,11 @@ type CheckOption func(*optoutv1.BatchCheckSendRequest)
 // WithHeaders asks for link and header fields too.
 func WithHeaders() CheckOption {
 	return func(r *optoutv1.BatchCheckSendRequest) { r.WantHeaders = true }
+}
+
+// WithReceipt asks for a receipt of every SEND too.
+func WithReceipt() CheckOption {
+	return func(r *optoutv1.BatchCheckSendRequest) { r.WantReceipt = true }
 }
 
 // WithMailing puts a number into the links, so that opt-outs can be counted per campaign.
@@ -88,14 +96,26 @@ func (c *Client) CheckSend(ctx context.Context, topic, address string, options .
 	defer cancel()
 	r := c.checkRequest(topic, options)
 	resp, err := c.suppression.CheckSend(ctx, &optoutv1.CheckSendRequest{Sender: r.Sender, Topic: r.Topic, Address: address, WantHeaders: r.WantHeaders,
-		LinkScope: r.LinkScope, Mailing: r.Mailing, InAnswerTo: r.InAnswerTo, AtLeast: r.AtLeast})
+		LinkScope: r.LinkScope, Mailing: r.Mailing, InAnswerTo: r.InAnswerTo, AtLeast: r.AtLeast, WantReceipt: r.WantReceipt})
 	if err != nil {
 		return Decision{}, wrap(err)
 	}
 	if err := understood(resp.Verdict); err != nil {
 		return Decision{}, err
 	}
-	return Decision{verdict: resp.Verdict, Denials: resp.Denials, Link: resp.Link, Position: resp.Position, Warnings: resp.Warnings}, nil
+	d := Decision{verdict: resp.Verdict, Denials: resp.Denials, Link: resp.Link, Receipt: resp.Receipt, Position: resp.Position, Warnings: resp.Warnings}
+	if err := d.receipted(r); err != nil {
+		return Decision{}, err
+	}
+	return d, nil
+}
+
+// receipted refuses a SEND without the receipt that was asked for: the mail would look unchecked.
+func (d Decision) receipted(r *optoutv1.BatchCheckSendRequest) error {
+	if r.WantReceipt && d.Send() && d.Receipt == "" {
+		return fmt.Errorf("%w: the service gave no receipt: bring the service up to date, or do without WithReceipt", ErrCannotAsk)
+	}
+	return nil
 }
 
 // understood refuses verdicts that are neither yes nor no: they come from a service newer than this client.

@@ -96,6 +96,11 @@ func (x *run) attempt(ctx context.Context, j *job, r *Result) (lost bool) {
 		fail(Failed, err)
 		return false
 	}
+	if text, err = receipted(d.Receipt, text); err != nil {
+		x.stuck, x.outcome = cannotAsk(err), NotAsked
+		fail(NotAsked, x.stuck)
+		return false
+	}
 	if s := x.mailer.signer; s != nil {
 		if text, err = sign(*s, text); err != nil {
 			fail(Failed, err)

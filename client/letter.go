@@ -124,7 +124,7 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 	}
 	for _, f := range fields {
 		switch {
-		case f.is("Bcc"), f.is(fieldUnsubscribe), f.is(fieldPost):
+		case f.is("Bcc"), f.is(fieldUnsubscribe), f.is(fieldPost), f.is(fieldReceipt):
 		case f.is("To"):
 			b.WriteString(addressField(f, l.to, refused))
 		case f.is("Cc"):

@@ -86,7 +86,7 @@ func newSink(t *testing.T) *sink {
 	srv.ErrorLog = quiet{}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close(); <-done })
+	t.Cleanup(func() { srv.Close(); l.Close(); <-done }) // the library closes only a listener that it has begun to serve
 	s.host, s.port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	return s
 }

@@ -10,6 +10,7 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/receipt"
 	"optout/service/rpc"
 )
 
@@ -114,6 +115,11 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// receipt makes the receipt of mail that may be sent now.
+func (s *Service) receipt(sender, topic uint32, keys [][16]byte, position uint64) string {
+	return s.receipts.Sign(receipt.Claims{Sender: sender, Topic: topic, Key: receipt.JoinKeys(keys), Position: position, Minute: uint32(s.cfg.Now().Unix() / 60)})
+}
+
 // loadRing makes the ring of every link key that the ledger knows: a missing one would kill the links it signed.
 func (s *Service) loadRing() error {
 	folder := map[uint16]keydir.Key{}
@@ -137,6 +143,33 @@ func (s *Service) loadRing() error {
 	s.ring.Store(ring)
 	return nil
 }
+
+// loadReceipts makes the signer of receipts from the newest receipt key. A folder without one gets one, also if it had one
+// before: receipt keys protect no standing, and a lost one only makes old receipts unverifiable.
+func (s *Service) loadReceipts() error {
+	keys := s.keys.Keys(keydir.Receipt)
+	if len(keys) == 0 {
+		k, err := s.keys.Create(keydir.Receipt, 1, s.cfg.Random, s.cfg.Now())
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	for _, k := range keys {
+		if k.ID > maxReceiptKeys {
+			return fmt.Errorf("%v in %s: a receipt has one octet for the id, so it is 1 to %d: take the file away", k, s.cfg.Keys, maxReceiptKeys)
+		}
+		var err error
+		if s.receipts, err = receipt.NewSigner(byte(k.ID), k.Secret[:]); err != nil {
+			return err
+		}
+		s.receiptKeys = append(s.receiptKeys, rpc.ReceiptKey{ID: byte(k.ID), Created: k.Created, Public: s.receipts.Public()})
+	}
+	return nil
+}
+
+// maxReceiptKeys: a receipt has one octet for the key's id.
+const maxReceiptKeys = 255
 
 // maxLinkKeys: a token has one octet for the key's id.
 const maxLinkKeys = 255

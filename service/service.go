@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,10 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/mailgate"
 	"optout/service/mailin"
+	"optout/service/milter"
+	"optout/service/receipt"
 	"optout/service/rpc"
 	"optout/service/sqlite"
 	"optout/service/web"
@@ -46,12 +50,17 @@ type Service struct {
 	ledger *ledger.Ledger
 	ring   atomic.Pointer[link.Ring]
 	rotate sync.Mutex
-	meters *meters
+	// receipts signs the receipts of checks; receiptKeys verify them.
+	receipts    *receipt.Signer
+	receiptKeys []rpc.ReceiptKey
+	meters      *meters
 
-	grpc  *rpc.Server
-	http  *http.Server
-	admin *http.Server
-	smtp  *mailin.Server
+	grpc   *rpc.Server
+	http   *http.Server
+	admin  *http.Server
+	smtp   *mailin.Server
+	gate   *mailgate.Server
+	filter *milter.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -142,7 +151,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err := s.bootstrap(ctx); err != nil {
 		return err
 	}
-	return s.loadRing()
+	if err := s.loadRing(); err != nil {
+		return err
+	}
+	return s.loadReceipts()
 }
 
 // addressKeys makes the keyring of the folder's address keys.
@@ -157,19 +169,30 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
+	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
 		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
 		return err
 	}
-	s.http = web.Server(web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
-		Observe: s.meters.web}), tlsServer, s.log)
+	pages := web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
+		Observe: s.meters.web})
+	api := s.grpc.JSON(cfg.TLSClientCA != "")
+	s.http = web.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, rpc.JSONPrefix) {
+			api.ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
 		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
-	return nil
+	if err := s.newGate(tlsServer); err != nil {
+		return err
+	}
+	return s.newMilter()
 }
 
 // mailDomains are the domains whose unsubscribe addresses are ours.
@@ -232,8 +255,17 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.smtp != nil {
 		serve("smtp", s.smtp.Serve)
 	}
+	if s.gate != nil {
+		serve("gate", func(l net.Listener) error { return s.gate.Serve(l, false) })
+		serve("submissions", func(l net.Listener) error { return s.gate.Serve(l, true) })
+	}
+	if s.filter != nil {
+		serve("milter", func(l net.Listener) error { return s.filter.Serve(l, false) })
+		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
+		serve("socketmap", s.filter.ServeMap)
+	}
 	s.grpc.SetServing(true)
-	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "ledger", s.ledger.ID())
+	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
 	var err error
 	select {
@@ -272,6 +304,16 @@ func (s *Service) drain(orderly bool) {
 	if s.smtp != nil {
 		all.Go(func() { s.smtp.Close() })
 	}
+	if s.gate != nil {
+		all.Go(func() {
+			if err := s.gate.Close(ctx); err != nil {
+				s.log.Error("the gate did not end well", "error", err)
+			}
+		})
+	}
+	if s.filter != nil {
+		all.Go(func() { s.filter.Close(ctx) })
+	}
 	all.Wait()
 }
 
@@ -283,6 +325,11 @@ func (s *Service) close() error {
 		l.Close()
 	}
 	var errs []error
+	if s.gate != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		errs = append(errs, s.gate.Close(ctx))
+	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
 	}

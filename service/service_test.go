@@ -59,7 +59,7 @@ func startStop(t *testing.T, cfg service.Config) {
 func TestFirstStartMakesPrivateFiles(t *testing.T) {
 	cfg := config(t)
 	startStop(t, cfg)
-	for name, want := range map[string]os.FileMode{"": 0o700, "keys": 0o700, "keys/address-1.key": 0o600, "keys/link-1.key": 0o600, "admin.key": 0o600,
+	for name, want := range map[string]os.FileMode{"": 0o700, "keys": 0o700, "keys/address-1.key": 0o600, "keys/link-1.key": 0o600, "keys/receipt-1.key": 0o600, "admin.key": 0o600,
 		"optout.db": 0o600, "checkpoint": 0o600} {
 		info, err := os.Stat(filepath.Join(cfg.Data, name))
 		if err != nil || info.Mode().Perm() != want {
@@ -74,6 +74,30 @@ func TestFirstStartMakesPrivateFiles(t *testing.T) {
 	if again, err := os.ReadFile(filepath.Join(cfg.Data, "admin.key")); err != nil || string(again) != string(key) {
 		t.Error("the second start has changed the admin key")
 	}
+}
+
+// A folder of an older version has no receipt key; one is made, and kept.
+func TestMissingReceiptKeyIsMade(t *testing.T) {
+	cfg := config(t)
+	startStop(t, cfg)
+	path := filepath.Join(cfg.Data, "keys", "receipt-1.key")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	startStop(t, cfg)
+	made, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	startStop(t, cfg)
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(made) {
+		t.Errorf("the next start has changed it: %v", err)
+	}
+	later := strings.NewReplacer("id: 1\n", "id: 300\n").Replace(string(made))
+	if err := os.WriteFile(path, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, cfg, "not a whole key file") // the check value covers the id
 }
 
 // A service whose keys are missing or others would let everybody through: it does not start.
@@ -208,6 +232,24 @@ func TestMutualTLS(t *testing.T) {
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}}
 	defer web.CloseIdleConnections()
+	// The same API as JSON is no way round.
+	with := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{pair}}}}
+	defer with.CloseIdleConnections()
+	for want, client := range map[int]*http.Client{http.StatusForbidden: web, http.StatusOK: with} {
+		req, err := http.NewRequest(http.MethodPost, "https://"+p.addr.HTTP+"/optout.v1.AdminService/ListSenders", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+p.key)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("JSON: %d, want %d", resp.StatusCode, want)
+		}
+	}
 	resp, err := web.Get("https://" + p.addr.HTTP + "/u/x")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
-// Package keydir keeps the folder of secrets (--keys): address keys and link keys, one file each, outside the database. It
-// touches nothing else. Whoever has the address keys can test guesses against the ledger, whoever has the link keys can make
-// links, and without either the service cannot go on, so the folder is 0700, its files are 0600, and nothing is overwritten.
+// Package keydir keeps the folder of secrets (--keys): address keys, link keys and receipt keys, one file each, outside the
+// database. It touches nothing else. Whoever has the address keys can test guesses against the ledger, whoever has the link
+// keys can make links, whoever has the receipt keys can make receipts, and without the first two the service cannot go on. So
+// the folder is 0700, its files are 0600, and nothing is overwritten.
 package keydir
 
 import (
@@ -31,6 +32,8 @@ type Kind string
 const (
 	Address Kind = "address"
 	Link    Kind = "link"
+	// Receipt keys are Ed25519 seeds.
+	Receipt Kind = "receipt"
 )
 
 // Key is one secret.
@@ -90,7 +93,7 @@ func parse(b []byte) (k Key, ok bool) {
 	}
 	k = Key{Kind: Kind(fields["kind"]), ID: uint16(id), Created: created}
 	copy(k.Secret[:], secret)
-	return k, (k.Kind == Address || k.Kind == Link) && k.text() == string(b)
+	return k, (k.Kind == Address || k.Kind == Link || k.Kind == Receipt) && k.text() == string(b)
 }
 
 // Dir is the folder, read once; it is safe for concurrent use.

@@ -35,7 +35,7 @@ func create(t *testing.T, d *Dir, kind Kind, id uint16) Key {
 
 func TestKeysComeBack(t *testing.T) {
 	d, path := newDir(t)
-	second, first, address := create(t, d, Link, 2), create(t, d, Link, 1), create(t, d, Address, 1)
+	second, first, address, receipt := create(t, d, Link, 2), create(t, d, Link, 1), create(t, d, Address, 1), create(t, d, Receipt, 1)
 	for _, p := range []string{path, filepath.Join(path, "link-1.key")} {
 		if info, err := os.Stat(p); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s: %v, %v", p, info.Mode(), err)
@@ -45,7 +45,7 @@ func TestKeysComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := again.Keys(Link); len(got) != 2 || got[0] != first || got[1] != second || again.Keys(Address)[0] != address {
+	if got := again.Keys(Link); len(got) != 2 || got[0] != first || got[1] != second || again.Keys(Address)[0] != address || again.Keys(Receipt)[0] != receipt {
 		t.Errorf("read back %v", got)
 	}
 	copied := filepath.Join(t.TempDir(), "copy")

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	optoutv1 "optout/proto/optout/v1"
@@ -169,6 +170,22 @@ func TestErrorsTellWhatToDo(t *testing.T) {
 			_, err := r.admin.ImportWirelessDomains(r.ctx(), &optoutv1.ImportWirelessDomainsRequest{ListDate: timestamppb.New(time.Now())})
 			return err
 		}, codes.InvalidArgument, "TOO_MANY_ITEMS"},
+		"an audit of nothing": {func() error {
+			_, err := r.entries.AuditMail(r.ctx(), &optoutv1.AuditMailRequest{})
+			return err
+		}, codes.InvalidArgument, "TOO_MANY_ITEMS"},
+		"an audit of mail to nobody": {func() error {
+			_, err := r.entries.AuditMail(r.ctx(), &optoutv1.AuditMailRequest{Items: []*optoutv1.AuditItem{{Receipt: "x"}}})
+			return err
+		}, codes.InvalidArgument, "INVALID_FIELD"},
+		"an audit of mail of no topic": {func() error {
+			_, err := r.entries.AuditMail(r.ctx(), &optoutv1.AuditMailRequest{Items: []*optoutv1.AuditItem{{Addresses: []string{"secret@example.com"}, Topic: "nosuch"}}})
+			return err
+		}, codes.NotFound, "UNKNOWN_TOPIC"},
+		"an audit with a negative age": {func() error {
+			_, err := r.entries.AuditMail(r.ctx(), &optoutv1.AuditMailRequest{MaxAge: durationpb.New(-1), Items: []*optoutv1.AuditItem{{Addresses: []string{"secret@example.com"}}}})
+			return err
+		}, codes.InvalidArgument, "INVALID_FIELD"},
 		"a wireless list without time": {func() error {
 			_, err := r.admin.ImportWirelessDomains(r.ctx(), &optoutv1.ImportWirelessDomainsRequest{ListDate: none})
 			return err
@@ -186,7 +203,7 @@ func TestErrorsTellWhatToDo(t *testing.T) {
 		if i.Metadata["remedy"] == "" && i.Metadata["field"] == "" || status.Convert(err).Message() == "" {
 			t.Errorf("%s: no field and no remedy: %v, %v", name, err, i)
 		}
-		if c.want == "TOO_MANY_ITEMS" && i.Metadata["limit"] != "10000" {
+		if c.want == "TOO_MANY_ITEMS" && i.Metadata["limit"] != "10000" && !strings.Contains(name, "audit") {
 			t.Errorf("%s: limit %q", name, i.Metadata["limit"])
 		}
 		if c.want == "ROLE_REQUIRED" && !strings.Contains(i.Metadata["needs"], "admin") {

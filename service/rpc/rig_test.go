@@ -25,6 +25,7 @@ import (
 	"optout/service/anchor"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/receipt"
 	"optout/service/rpc"
 	"optout/service/sqlite"
 )
@@ -33,14 +34,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is the gRPC server on a real ledger and SQLite store, behind a real listener, with a connection to it.
 type rig struct {
-	t      testing.TB
-	ledger *ledger.Ledger
-	store  *sqlite.Store
-	ring   atomic.Pointer[link.Ring]
-	server *rpc.Server
-	addr   string
-	secret string // of an admin key, number 1
-	log    *syncBuffer
+	t        testing.TB
+	ledger   *ledger.Ledger
+	store    *sqlite.Store
+	ring     atomic.Pointer[link.Ring]
+	server   *rpc.Server
+	receipts *receipt.Signer
+	addr     string
+	secret   string // of an admin key, number 1
+	log      *syncBuffer
 	api
 }
 
@@ -60,12 +62,16 @@ func newRig(t testing.TB, change func(*rpc.Options)) *rig {
 	t.Helper()
 	r := &rig{t: t, log: &syncBuffer{}}
 	r.open()
-	o := rpc.Options{Ledger: r.ledger, Ring: r.ring.Load, PublicURL: "https://mail.example.com", MailDomain: "unsub.example.com",
+	var err error
+	if r.receipts, err = receipt.NewSigner(1, make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	o := rpc.Options{Ledger: r.ledger, Ring: r.ring.Load, Receipts: r.receipts,
+		ReceiptKeys: []rpc.ReceiptKey{{ID: 1, Created: time.Now(), Public: r.receipts.Public()}}, PublicURL: "https://mail.example.com", MailDomain: "unsub.example.com",
 		RotateLinkKey: r.rotate, Backup: r.backup, Random: rand.Reader, Now: time.Now, Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	if change != nil {
 		change(&o)
 	}
-	var err error
 	if r.server, err = rpc.NewServer(o); err != nil {
 		t.Fatal(err)
 	}

@@ -35,10 +35,11 @@ var rights = map[string]string{
 	"SubscriptionService/UnlinkPerson": "opa",
 	"LinkService/IssueLink":            "ma", "LinkService/BatchIssueLinks": "ma", "LinkService/InspectLink": "spoua",
 	"LedgerService/ListEntries": "poua", "LedgerService/GetCheckpoint": "oua", "LedgerService/Verify": "oua",
+	"LedgerService/ListReceiptKeys": "oua", "LedgerService/AuditMail": "oua",
 	"AdminService/CreateSender": "a", "AdminService/UpdateSender": "a", "AdminService/GetSender": "mcfspoua", "AdminService/ListSenders": "mcfspoua",
 	"AdminService/CreateTopic": "a", "AdminService/UpdateTopic": "a", "AdminService/ListTopics": "mcfspoua", "AdminService/BlockDomain": "oa",
 	"AdminService/UnblockDomain": "oa", "AdminService/ImportWirelessDomains": "oa", "AdminService/ListDomainRules": "oua", "AdminService/CreateApiKey": "a",
-	"AdminService/ListApiKeys": "ua", "AdminService/RevokeApiKey": "a", "AdminService/RotateLinkKey": "a", "AdminService/ListLinkKeys": "oua", "AdminService/Backup": "a",
+	"AdminService/ListApiKeys": "ua", "AdminService/UpdateApiKey": "a", "AdminService/RevokeApiKey": "a", "AdminService/RotateLinkKey": "a", "AdminService/ListLinkKeys": "oua", "AdminService/Backup": "a",
 }
 
 var letters = map[string]optoutv1.Role{"m": optoutv1.Role_ROLE_MAILER, "c": optoutv1.Role_ROLE_COLLECTOR, "f": optoutv1.Role_ROLE_FEEDBACK, "s": optoutv1.Role_ROLE_SUPPORT,
@@ -287,8 +288,8 @@ func TestEveryMethodIsBound(t *testing.T) {
 	r.twoSenders()
 	bound, _ := r.key(&optoutv1.ApiKey{Role: optoutv1.Role_ROLE_ADMIN, Senders: []string{"one"}, Topics: []string{"news"}})
 	ctx := with(t.Context(), bound)
-	// These name no sender: one lists only the key's, two take it from a token.
-	unnamed := []string{"AdminService/ListSenders", "LinkService/InspectLink", "SubscriptionService/ConfirmSubscription"}
+	// These name no sender: one lists only the key's, two take it from a token, and public keys are for everybody.
+	unnamed := []string{"AdminService/ListSenders", "LinkService/InspectLink", "SubscriptionService/ConfirmSubscription", "LedgerService/ListReceiptKeys"}
 	topical := []string{"LinkService/BatchIssueLinks", "LinkService/IssueLink", "SubscriptionService/ListSubscriptions", "SubscriptionService/Subscribe",
 		"SuppressionService/BatchCheckSend", "SuppressionService/CheckSend"}
 	var refusedTopic []string

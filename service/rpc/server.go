@@ -1,4 +1,4 @@
-// Package rpc is the way in by gRPC: it authenticates and authorises callers, translates between the API's messages and the
+// Package rpc is the way in by gRPC, and by JSON over HTTP through the same handlers: it authenticates and authorises callers, translates between the API's messages and the
 // core's use cases, and maps every error by one table. It decides nothing about mail: that is the core's.
 package rpc
 
@@ -27,6 +27,7 @@ import (
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/receipt"
 )
 
 // Options are what the adapter needs. All but TLS and Observe are required.
@@ -34,6 +35,9 @@ type Options struct {
 	Ledger *ledger.Ledger
 	// Ring is the current ring of link keys; rotation swaps it.
 	Ring func() *link.Ring
+	// Receipts signs receipts; ReceiptKeys are the public keys that verify them, by id, its own the last.
+	Receipts    *receipt.Signer
+	ReceiptKeys []ReceiptKey
 	// PublicURL and MailDomain are for senders that have none of their own.
 	PublicURL, MailDomain string
 	// RotateLinkKey makes a new link key the current one.
@@ -68,9 +72,10 @@ const (
 
 // Server is the gRPC server.
 type Server struct {
-	grpc   *grpc.Server
-	health *health.Server
-	drain  context.CancelFunc
+	grpc     *grpc.Server
+	health   *health.Server
+	handlers *handlers
+	drain    context.CancelFunc
 }
 
 // handlers holds what every service of the API needs.
@@ -78,6 +83,8 @@ type handlers struct {
 	Options
 	// verifying and backingUp hold a token each while a verification or a backup runs: both read the whole ledger.
 	verifying, backingUp chan struct{}
+	// receipts verifies receipts.
+	receipts *receipt.Verifier
 	// draining ends when the server stops taking calls.
 	draining context.Context
 	optoutv1.UnimplementedSuppressionServiceServer
@@ -90,10 +97,14 @@ type handlers struct {
 // NewServer makes the server. It fails when a method of the API has no row in the policy table, or a row no method, and when
 // an option is missing.
 func NewServer(o Options) (*Server, error) {
-	if o.Ledger == nil || o.Ring == nil || o.PublicURL == "" || o.RotateLinkKey == nil || o.Backup == nil || o.Random == nil || o.Now == nil || o.Log == nil {
+	if o.Ledger == nil || o.Ring == nil || o.Receipts == nil || o.PublicURL == "" || o.RotateLinkKey == nil || o.Backup == nil || o.Random == nil || o.Now == nil || o.Log == nil {
 		return nil, errors.New("rpc: an option is missing")
 	}
 	h := &handlers{Options: o, verifying: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
+	var err error
+	if h.receipts, err = verifier(o.ReceiptKeys); err != nil {
+		return nil, err
+	}
 	options := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -108,7 +119,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
 	}
-	s := &Server{grpc: grpc.NewServer(options...), health: health.NewServer()}
+	s := &Server{grpc: grpc.NewServer(options...), health: health.NewServer(), handlers: h}
 	h.draining, s.drain = context.WithCancel(context.Background())
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)

@@ -44,6 +44,9 @@ func (h *handlers) CheckSend(ctx context.Context, r *optoutv1.CheckSendRequest) 
 	if v.Send && issue != nil {
 		resp.Link = issue.link(v.Key)
 	}
+	if v.Send && r.WantReceipt {
+		resp.Receipt = h.receipt(&v)
+	}
 	return resp, nil
 }
 
@@ -64,6 +67,9 @@ func (h *handlers) BatchCheckSend(ctx context.Context, r *optoutv1.BatchCheckSen
 	details := batchDetails{reg: h.Ledger.Registry(), scopes: map[uint32]*optoutv1.Scope{}}
 	position, err := h.Ledger.CheckBatch(ctx, &req, r.Addresses, func(i int, v *ledger.Verdict, malformed error) {
 		resp.Verdicts[i] = byte(verdictOut(v))
+		if v.Send && r.WantReceipt {
+			resp.Receipts = append(resp.Receipts, &optoutv1.AddressReceipt{Index: uint32(i), Receipt: h.receipt(v)})
+		}
 		switch {
 		case malformed != nil:
 			resp.Malformed = append(resp.Malformed, &optoutv1.MalformedAddress{Index: uint32(i), Message: malformed.Error()})

@@ -9,6 +9,7 @@ package optoutv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -21,6 +22,79 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// AuditFinding is what was found about one message, gravest first.
+type AuditFinding int32
+
+const (
+	// Not a finding.
+	AuditFinding_AUDIT_FINDING_UNSPECIFIED AuditFinding = 0
+	// A no stood when it left, for its topic, or for all mail where the topic is not known.
+	AuditFinding_AUDIT_FINDING_AFTER_OPT_OUT AuditFinding = 1
+	// It carries something in place of a receipt that this service did not sign.
+	AuditFinding_AUDIT_FINDING_FORGED AuditFinding = 2
+	// Its receipt is for another sender.
+	AuditFinding_AUDIT_FINDING_OTHER_SENDER AuditFinding = 3
+	// Its receipt is for another address, or not for all its addresses together.
+	AuditFinding_AUDIT_FINDING_OTHER_ADDRESS AuditFinding = 4
+	// It carries no receipt.
+	AuditFinding_AUDIT_FINDING_UNCHECKED AuditFinding = 5
+	// It left long after its check, for instance because it was queued. A note, not a fault.
+	AuditFinding_AUDIT_FINDING_STALE AuditFinding = 6
+	// It was checked, and no no stood.
+	AuditFinding_AUDIT_FINDING_OK AuditFinding = 7
+)
+
+// Enum value maps for AuditFinding.
+var (
+	AuditFinding_name = map[int32]string{
+		0: "AUDIT_FINDING_UNSPECIFIED",
+		1: "AUDIT_FINDING_AFTER_OPT_OUT",
+		2: "AUDIT_FINDING_FORGED",
+		3: "AUDIT_FINDING_OTHER_SENDER",
+		4: "AUDIT_FINDING_OTHER_ADDRESS",
+		5: "AUDIT_FINDING_UNCHECKED",
+		6: "AUDIT_FINDING_STALE",
+		7: "AUDIT_FINDING_OK",
+	}
+	AuditFinding_value = map[string]int32{
+		"AUDIT_FINDING_UNSPECIFIED":   0,
+		"AUDIT_FINDING_AFTER_OPT_OUT": 1,
+		"AUDIT_FINDING_FORGED":        2,
+		"AUDIT_FINDING_OTHER_SENDER":  3,
+		"AUDIT_FINDING_OTHER_ADDRESS": 4,
+		"AUDIT_FINDING_UNCHECKED":     5,
+		"AUDIT_FINDING_STALE":         6,
+		"AUDIT_FINDING_OK":            7,
+	}
+)
+
+func (x AuditFinding) Enum() *AuditFinding {
+	p := new(AuditFinding)
+	*p = x
+	return p
+}
+
+func (x AuditFinding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AuditFinding) Descriptor() protoreflect.EnumDescriptor {
+	return file_optout_v1_ledger_proto_enumTypes[0].Descriptor()
+}
+
+func (AuditFinding) Type() protoreflect.EnumType {
+	return &file_optout_v1_ledger_proto_enumTypes[0]
+}
+
+func (x AuditFinding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AuditFinding.Descriptor instead.
+func (AuditFinding) EnumDescriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{0}
+}
 
 // ListEntriesRequest pages through the ledger.
 type ListEntriesRequest struct {
@@ -406,11 +480,600 @@ func (x *VerifyResponse) GetPosition() *Position {
 	return nil
 }
 
+// ListReceiptKeysRequest asks for the public receipt keys.
+type ListReceiptKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReceiptKeysRequest) Reset() {
+	*x = ListReceiptKeysRequest{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReceiptKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReceiptKeysRequest) ProtoMessage() {}
+
+func (x *ListReceiptKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReceiptKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListReceiptKeysRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{6}
+}
+
+// ListReceiptKeysResponse has every receipt key of the key folder, by id; the last signs now.
+type ListReceiptKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys.
+	Keys          []*ReceiptKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReceiptKeysResponse) Reset() {
+	*x = ListReceiptKeysResponse{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReceiptKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReceiptKeysResponse) ProtoMessage() {}
+
+func (x *ListReceiptKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReceiptKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListReceiptKeysResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListReceiptKeysResponse) GetKeys() []*ReceiptKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// ReceiptKey is a public key that verifies receipts.
+type ReceiptKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id that receipts name, 1 to 255.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it was made.
+	Created *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"`
+	// "Ed25519" (RFC 8032).
+	Algorithm string `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// The public key, 32 octets, in base64.
+	PublicKey string `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The same in one line, "optout-receipt-key 1 BASE64", as "optout audit-mail --offline" reads it.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// The same as SubjectPublicKeyInfo in PEM (RFC 8410), as openssl reads it.
+	Pem           string `protobuf:"bytes,6,opt,name=pem,proto3" json:"pem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiptKey) Reset() {
+	*x = ReceiptKey{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiptKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiptKey) ProtoMessage() {}
+
+func (x *ReceiptKey) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiptKey.ProtoReflect.Descriptor instead.
+func (*ReceiptKey) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReceiptKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ReceiptKey) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *ReceiptKey) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *ReceiptKey) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *ReceiptKey) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ReceiptKey) GetPem() string {
+	if x != nil {
+		return x.Pem
+	}
+	return ""
+}
+
+// AuditMailRequest is mail to judge.
+type AuditMailRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender; empty means "default".
+	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
+	// 1 to 1 000 messages; more is INVALID_ARGUMENT, TOO_MANY_ITEMS.
+	Items []*AuditItem `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// How long after the minute of its receipt a message may leave without being STALE; 1 hour when absent.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditMailRequest) Reset() {
+	*x = AuditMailRequest{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditMailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditMailRequest) ProtoMessage() {}
+
+func (x *AuditMailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditMailRequest.ProtoReflect.Descriptor instead.
+func (*AuditMailRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AuditMailRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *AuditMailRequest) GetItems() []*AuditItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *AuditMailRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+// AuditItem is one message as it left.
+type AuditItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom it went to, in one transaction: 1 to 1 000; none only with shown, when the message shows none, and then its receipt is
+	// judged but for the address. One that cannot be read is not judged.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The topic, where it is known; a genuine receipt says it, and is believed instead. Empty: only what denies all mail is found.
+	Topic string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The value of X-Optout-Receipt, folded or not; empty when the message has none.
+	Receipt string `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// When it left. A no of the same second does not count where the second is rounded down, as logs and fields have it. Absent: not
+	// known, and STALE and AFTER_OPT_OUT are not judged. A message that left before the minute of its own receipt is taken to have
+	// left as that minute began: the field Date is often older than the check.
+	LeftAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=left_at,json=leftAt,proto3" json:"left_at,omitempty"`
+	// The addresses are those that the message shows (To, Cc), not the envelope's, which is not known. Then a genuine receipt for one
+	// of them says that this copy went to that one, and the others are not judged. Mailers often send each recipient a copy.
+	Shown         bool `protobuf:"varint,5,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditItem) Reset() {
+	*x = AuditItem{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditItem) ProtoMessage() {}
+
+func (x *AuditItem) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditItem.ProtoReflect.Descriptor instead.
+func (*AuditItem) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AuditItem) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AuditItem) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *AuditItem) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
+}
+
+func (x *AuditItem) GetLeftAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LeftAt
+	}
+	return nil
+}
+
+func (x *AuditItem) GetShown() bool {
+	if x != nil {
+		return x.Shown
+	}
+	return false
+}
+
+// AuditMailResponse has a result for every message, in order.
+type AuditMailResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The results.
+	Results []*AuditResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The ledger's head that they reflect.
+	Position      *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditMailResponse) Reset() {
+	*x = AuditMailResponse{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditMailResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditMailResponse) ProtoMessage() {}
+
+func (x *AuditMailResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditMailResponse.ProtoReflect.Descriptor instead.
+func (*AuditMailResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AuditMailResponse) GetResults() []*AuditResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *AuditMailResponse) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+// AuditResult is what was found about one message.
+type AuditResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gravest that holds.
+	Finding AuditFinding `protobuf:"varint,1,opt,name=finding,proto3,enum=optout.v1.AuditFinding" json:"finding,omitempty"`
+	// It carries a genuine receipt for its addresses.
+	Checked bool `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
+	// The topic of the genuine receipt, or else the one of the request.
+	Topic string `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The minute of the check. Only when checked.
+	CheckedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=checked_at,json=checkedAt,proto3" json:"checked_at,omitempty"`
+	// The position of the check. Only when checked.
+	CheckedPosition uint64 `protobuf:"varint,5,opt,name=checked_position,json=checkedPosition,proto3" json:"checked_position,omitempty"`
+	// The addresses for which a no stood, and who have the message as far as is known. Only with AUDIT_FINDING_AFTER_OPT_OUT.
+	Refused []*RefusedThen `protobuf:"bytes,6,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Addresses that could not be read, by index, without the address.
+	Unread        []*UnreadAddress `protobuf:"bytes,7,rep,name=unread,proto3" json:"unread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditResult) Reset() {
+	*x = AuditResult{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditResult) ProtoMessage() {}
+
+func (x *AuditResult) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditResult.ProtoReflect.Descriptor instead.
+func (*AuditResult) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AuditResult) GetFinding() AuditFinding {
+	if x != nil {
+		return x.Finding
+	}
+	return AuditFinding_AUDIT_FINDING_UNSPECIFIED
+}
+
+func (x *AuditResult) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
+}
+
+func (x *AuditResult) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *AuditResult) GetCheckedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckedAt
+	}
+	return nil
+}
+
+func (x *AuditResult) GetCheckedPosition() uint64 {
+	if x != nil {
+		return x.CheckedPosition
+	}
+	return 0
+}
+
+func (x *AuditResult) GetRefused() []*RefusedThen {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *AuditResult) GetUnread() []*UnreadAddress {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
+}
+
+// RefusedThen tells which noes stood for one address when the message left.
+type RefusedThen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in the message's addresses, from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Every reason that denied, strongest first. Some may have been lifted or voided since.
+	Denials       []*Denial `protobuf:"bytes,2,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedThen) Reset() {
+	*x = RefusedThen{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedThen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedThen) ProtoMessage() {}
+
+func (x *RefusedThen) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedThen.ProtoReflect.Descriptor instead.
+func (*RefusedThen) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RefusedThen) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RefusedThen) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+// UnreadAddress tells what is wrong with an address.
+type UnreadAddress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in the message's addresses, from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The fault and its remedy.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreadAddress) Reset() {
+	*x = UnreadAddress{}
+	mi := &file_optout_v1_ledger_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreadAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreadAddress) ProtoMessage() {}
+
+func (x *UnreadAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_ledger_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreadAddress.ProtoReflect.Descriptor instead.
+func (*UnreadAddress) Descriptor() ([]byte, []int) {
+	return file_optout_v1_ledger_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UnreadAddress) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *UnreadAddress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_optout_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_optout_v1_ledger_proto_rawDesc = "" +
 	"\n" +
-	"\x16optout/v1/ledger.proto\x12\toptout.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16optout/v1/common.proto\"\xaa\x01\n" +
+	"\x16optout/v1/ledger.proto\x12\toptout.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16optout/v1/common.proto\"\xaa\x01\n" +
 	"\x12ListEntriesRequest\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12*\n" +
@@ -435,11 +1098,62 @@ const file_optout_v1_ledger_proto_rawDesc = "" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x1b\n" +
 	"\tfirst_bad\x18\x04 \x01(\x04R\bfirstBad\x12\x14\n" +
 	"\x05fault\x18\x05 \x01(\tR\x05fault\x12/\n" +
-	"\bposition\x18\x06 \x01(\v2\x13.optout.v1.PositionR\bposition2\xf2\x01\n" +
+	"\bposition\x18\x06 \x01(\v2\x13.optout.v1.PositionR\bposition\"\x18\n" +
+	"\x16ListReceiptKeysRequest\"D\n" +
+	"\x17ListReceiptKeysResponse\x12)\n" +
+	"\x04keys\x18\x01 \x03(\v2\x15.optout.v1.ReceiptKeyR\x04keys\"\xb5\x01\n" +
+	"\n" +
+	"ReceiptKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x124\n" +
+	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x04 \x01(\tR\tpublicKey\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
+	"\x03pem\x18\x06 \x01(\tR\x03pem\"\x8a\x01\n" +
+	"\x10AuditMailRequest\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\x12*\n" +
+	"\x05items\x18\x02 \x03(\v2\x14.optout.v1.AuditItemR\x05items\x122\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\xa4\x01\n" +
+	"\tAuditItem\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x18\n" +
+	"\areceipt\x18\x03 \x01(\tR\areceipt\x123\n" +
+	"\aleft_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06leftAt\x12\x14\n" +
+	"\x05shown\x18\x05 \x01(\bR\x05shown\"v\n" +
+	"\x11AuditMailResponse\x120\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.optout.v1.AuditResultR\aresults\x12/\n" +
+	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\"\xba\x02\n" +
+	"\vAuditResult\x121\n" +
+	"\afinding\x18\x01 \x01(\x0e2\x17.optout.v1.AuditFindingR\afinding\x12\x18\n" +
+	"\achecked\x18\x02 \x01(\bR\achecked\x12\x14\n" +
+	"\x05topic\x18\x03 \x01(\tR\x05topic\x129\n" +
+	"\n" +
+	"checked_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckedAt\x12)\n" +
+	"\x10checked_position\x18\x05 \x01(\x04R\x0fcheckedPosition\x120\n" +
+	"\arefused\x18\x06 \x03(\v2\x16.optout.v1.RefusedThenR\arefused\x120\n" +
+	"\x06unread\x18\a \x03(\v2\x18.optout.v1.UnreadAddressR\x06unread\"P\n" +
+	"\vRefusedThen\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12+\n" +
+	"\adenials\x18\x02 \x03(\v2\x11.optout.v1.DenialR\adenials\"?\n" +
+	"\rUnreadAddress\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage*\xf5\x01\n" +
+	"\fAuditFinding\x12\x1d\n" +
+	"\x19AUDIT_FINDING_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bAUDIT_FINDING_AFTER_OPT_OUT\x10\x01\x12\x18\n" +
+	"\x14AUDIT_FINDING_FORGED\x10\x02\x12\x1e\n" +
+	"\x1aAUDIT_FINDING_OTHER_SENDER\x10\x03\x12\x1f\n" +
+	"\x1bAUDIT_FINDING_OTHER_ADDRESS\x10\x04\x12\x1b\n" +
+	"\x17AUDIT_FINDING_UNCHECKED\x10\x05\x12\x17\n" +
+	"\x13AUDIT_FINDING_STALE\x10\x06\x12\x14\n" +
+	"\x10AUDIT_FINDING_OK\x10\a2\x94\x03\n" +
 	"\rLedgerService\x12L\n" +
 	"\vListEntries\x12\x1d.optout.v1.ListEntriesRequest\x1a\x1e.optout.v1.ListEntriesResponse\x12R\n" +
 	"\rGetCheckpoint\x12\x1f.optout.v1.GetCheckpointRequest\x1a .optout.v1.GetCheckpointResponse\x12?\n" +
-	"\x06Verify\x12\x18.optout.v1.VerifyRequest\x1a\x19.optout.v1.VerifyResponse0\x01B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
+	"\x06Verify\x12\x18.optout.v1.VerifyRequest\x1a\x19.optout.v1.VerifyResponse0\x01\x12X\n" +
+	"\x0fListReceiptKeys\x12!.optout.v1.ListReceiptKeysRequest\x1a\".optout.v1.ListReceiptKeysResponse\x12F\n" +
+	"\tAuditMail\x12\x1b.optout.v1.AuditMailRequest\x1a\x1c.optout.v1.AuditMailResponseB!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
 
 var (
 	file_optout_v1_ledger_proto_rawDescOnce sync.Once
@@ -453,37 +1167,66 @@ func file_optout_v1_ledger_proto_rawDescGZIP() []byte {
 	return file_optout_v1_ledger_proto_rawDescData
 }
 
-var file_optout_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_optout_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_optout_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_optout_v1_ledger_proto_goTypes = []any{
-	(*ListEntriesRequest)(nil),    // 0: optout.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),   // 1: optout.v1.ListEntriesResponse
-	(*GetCheckpointRequest)(nil),  // 2: optout.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil), // 3: optout.v1.GetCheckpointResponse
-	(*VerifyRequest)(nil),         // 4: optout.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 5: optout.v1.VerifyResponse
-	(EntryKind)(0),                // 6: optout.v1.EntryKind
-	(*Entry)(nil),                 // 7: optout.v1.Entry
-	(*Position)(nil),              // 8: optout.v1.Position
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(AuditFinding)(0),               // 0: optout.v1.AuditFinding
+	(*ListEntriesRequest)(nil),      // 1: optout.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),     // 2: optout.v1.ListEntriesResponse
+	(*GetCheckpointRequest)(nil),    // 3: optout.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),   // 4: optout.v1.GetCheckpointResponse
+	(*VerifyRequest)(nil),           // 5: optout.v1.VerifyRequest
+	(*VerifyResponse)(nil),          // 6: optout.v1.VerifyResponse
+	(*ListReceiptKeysRequest)(nil),  // 7: optout.v1.ListReceiptKeysRequest
+	(*ListReceiptKeysResponse)(nil), // 8: optout.v1.ListReceiptKeysResponse
+	(*ReceiptKey)(nil),              // 9: optout.v1.ReceiptKey
+	(*AuditMailRequest)(nil),        // 10: optout.v1.AuditMailRequest
+	(*AuditItem)(nil),               // 11: optout.v1.AuditItem
+	(*AuditMailResponse)(nil),       // 12: optout.v1.AuditMailResponse
+	(*AuditResult)(nil),             // 13: optout.v1.AuditResult
+	(*RefusedThen)(nil),             // 14: optout.v1.RefusedThen
+	(*UnreadAddress)(nil),           // 15: optout.v1.UnreadAddress
+	(EntryKind)(0),                  // 16: optout.v1.EntryKind
+	(*Entry)(nil),                   // 17: optout.v1.Entry
+	(*Position)(nil),                // 18: optout.v1.Position
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 20: google.protobuf.Duration
+	(*Denial)(nil),                  // 21: optout.v1.Denial
 }
 var file_optout_v1_ledger_proto_depIdxs = []int32{
-	6, // 0: optout.v1.ListEntriesRequest.kinds:type_name -> optout.v1.EntryKind
-	7, // 1: optout.v1.ListEntriesResponse.entries:type_name -> optout.v1.Entry
-	8, // 2: optout.v1.ListEntriesResponse.position:type_name -> optout.v1.Position
-	8, // 3: optout.v1.GetCheckpointResponse.position:type_name -> optout.v1.Position
-	9, // 4: optout.v1.GetCheckpointResponse.at:type_name -> google.protobuf.Timestamp
-	8, // 5: optout.v1.VerifyResponse.position:type_name -> optout.v1.Position
-	0, // 6: optout.v1.LedgerService.ListEntries:input_type -> optout.v1.ListEntriesRequest
-	2, // 7: optout.v1.LedgerService.GetCheckpoint:input_type -> optout.v1.GetCheckpointRequest
-	4, // 8: optout.v1.LedgerService.Verify:input_type -> optout.v1.VerifyRequest
-	1, // 9: optout.v1.LedgerService.ListEntries:output_type -> optout.v1.ListEntriesResponse
-	3, // 10: optout.v1.LedgerService.GetCheckpoint:output_type -> optout.v1.GetCheckpointResponse
-	5, // 11: optout.v1.LedgerService.Verify:output_type -> optout.v1.VerifyResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	16, // 0: optout.v1.ListEntriesRequest.kinds:type_name -> optout.v1.EntryKind
+	17, // 1: optout.v1.ListEntriesResponse.entries:type_name -> optout.v1.Entry
+	18, // 2: optout.v1.ListEntriesResponse.position:type_name -> optout.v1.Position
+	18, // 3: optout.v1.GetCheckpointResponse.position:type_name -> optout.v1.Position
+	19, // 4: optout.v1.GetCheckpointResponse.at:type_name -> google.protobuf.Timestamp
+	18, // 5: optout.v1.VerifyResponse.position:type_name -> optout.v1.Position
+	9,  // 6: optout.v1.ListReceiptKeysResponse.keys:type_name -> optout.v1.ReceiptKey
+	19, // 7: optout.v1.ReceiptKey.created:type_name -> google.protobuf.Timestamp
+	11, // 8: optout.v1.AuditMailRequest.items:type_name -> optout.v1.AuditItem
+	20, // 9: optout.v1.AuditMailRequest.max_age:type_name -> google.protobuf.Duration
+	19, // 10: optout.v1.AuditItem.left_at:type_name -> google.protobuf.Timestamp
+	13, // 11: optout.v1.AuditMailResponse.results:type_name -> optout.v1.AuditResult
+	18, // 12: optout.v1.AuditMailResponse.position:type_name -> optout.v1.Position
+	0,  // 13: optout.v1.AuditResult.finding:type_name -> optout.v1.AuditFinding
+	19, // 14: optout.v1.AuditResult.checked_at:type_name -> google.protobuf.Timestamp
+	14, // 15: optout.v1.AuditResult.refused:type_name -> optout.v1.RefusedThen
+	15, // 16: optout.v1.AuditResult.unread:type_name -> optout.v1.UnreadAddress
+	21, // 17: optout.v1.RefusedThen.denials:type_name -> optout.v1.Denial
+	1,  // 18: optout.v1.LedgerService.ListEntries:input_type -> optout.v1.ListEntriesRequest
+	3,  // 19: optout.v1.LedgerService.GetCheckpoint:input_type -> optout.v1.GetCheckpointRequest
+	5,  // 20: optout.v1.LedgerService.Verify:input_type -> optout.v1.VerifyRequest
+	7,  // 21: optout.v1.LedgerService.ListReceiptKeys:input_type -> optout.v1.ListReceiptKeysRequest
+	10, // 22: optout.v1.LedgerService.AuditMail:input_type -> optout.v1.AuditMailRequest
+	2,  // 23: optout.v1.LedgerService.ListEntries:output_type -> optout.v1.ListEntriesResponse
+	4,  // 24: optout.v1.LedgerService.GetCheckpoint:output_type -> optout.v1.GetCheckpointResponse
+	6,  // 25: optout.v1.LedgerService.Verify:output_type -> optout.v1.VerifyResponse
+	8,  // 26: optout.v1.LedgerService.ListReceiptKeys:output_type -> optout.v1.ListReceiptKeysResponse
+	12, // 27: optout.v1.LedgerService.AuditMail:output_type -> optout.v1.AuditMailResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_optout_v1_ledger_proto_init() }
@@ -497,13 +1240,14 @@ func file_optout_v1_ledger_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optout_v1_ledger_proto_rawDesc), len(file_optout_v1_ledger_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   6,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_optout_v1_ledger_proto_goTypes,
 		DependencyIndexes: file_optout_v1_ledger_proto_depIdxs,
+		EnumInfos:         file_optout_v1_ledger_proto_enumTypes,
 		MessageInfos:      file_optout_v1_ledger_proto_msgTypes,
 	}.Build()
 	File_optout_v1_ledger_proto = out.File

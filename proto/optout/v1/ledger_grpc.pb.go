@@ -19,16 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LedgerService_ListEntries_FullMethodName   = "/optout.v1.LedgerService/ListEntries"
-	LedgerService_GetCheckpoint_FullMethodName = "/optout.v1.LedgerService/GetCheckpoint"
-	LedgerService_Verify_FullMethodName        = "/optout.v1.LedgerService/Verify"
+	LedgerService_ListEntries_FullMethodName     = "/optout.v1.LedgerService/ListEntries"
+	LedgerService_GetCheckpoint_FullMethodName   = "/optout.v1.LedgerService/GetCheckpoint"
+	LedgerService_Verify_FullMethodName          = "/optout.v1.LedgerService/Verify"
+	LedgerService_ListReceiptKeys_FullMethodName = "/optout.v1.LedgerService/ListReceiptKeys"
+	LedgerService_AuditMail_FullMethodName       = "/optout.v1.LedgerService/AuditMail"
 )
 
 // LedgerServiceClient is the client API for LedgerService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// LedgerService shows the ledger and proves it.
+// LedgerService shows the ledger, proves it, and judges mail that left by it.
 type LedgerServiceClient interface {
 	// ListEntries lists entries in order of position. Evidence only for privacy, auditor and admin. Roles: privacy, operator, auditor, admin.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
@@ -36,6 +38,10 @@ type LedgerServiceClient interface {
 	GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error)
 	// Verify recomputes ledger, tree and standing, telling its progress; the last message is the result. Roles: operator, auditor, admin.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
+	// ListReceiptKeys gives the public keys that verify receipts. Roles: operator, auditor, admin.
+	ListReceiptKeys(ctx context.Context, in *ListReceiptKeysRequest, opts ...grpc.CallOption) (*ListReceiptKeysResponse, error)
+	// AuditMail judges mail that has left: whether it was checked before, and whether a no stood. Roles: operator, auditor, admin.
+	AuditMail(ctx context.Context, in *AuditMailRequest, opts ...grpc.CallOption) (*AuditMailResponse, error)
 }
 
 type ledgerServiceClient struct {
@@ -85,11 +91,31 @@ func (c *ledgerServiceClient) Verify(ctx context.Context, in *VerifyRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LedgerService_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
 
+func (c *ledgerServiceClient) ListReceiptKeys(ctx context.Context, in *ListReceiptKeysRequest, opts ...grpc.CallOption) (*ListReceiptKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReceiptKeysResponse)
+	err := c.cc.Invoke(ctx, LedgerService_ListReceiptKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ledgerServiceClient) AuditMail(ctx context.Context, in *AuditMailRequest, opts ...grpc.CallOption) (*AuditMailResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuditMailResponse)
+	err := c.cc.Invoke(ctx, LedgerService_AuditMail_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LedgerServiceServer is the server API for LedgerService service.
 // All implementations must embed UnimplementedLedgerServiceServer
 // for forward compatibility.
 //
-// LedgerService shows the ledger and proves it.
+// LedgerService shows the ledger, proves it, and judges mail that left by it.
 type LedgerServiceServer interface {
 	// ListEntries lists entries in order of position. Evidence only for privacy, auditor and admin. Roles: privacy, operator, auditor, admin.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
@@ -97,6 +123,10 @@ type LedgerServiceServer interface {
 	GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error)
 	// Verify recomputes ledger, tree and standing, telling its progress; the last message is the result. Roles: operator, auditor, admin.
 	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
+	// ListReceiptKeys gives the public keys that verify receipts. Roles: operator, auditor, admin.
+	ListReceiptKeys(context.Context, *ListReceiptKeysRequest) (*ListReceiptKeysResponse, error)
+	// AuditMail judges mail that has left: whether it was checked before, and whether a no stood. Roles: operator, auditor, admin.
+	AuditMail(context.Context, *AuditMailRequest) (*AuditMailResponse, error)
 	mustEmbedUnimplementedLedgerServiceServer()
 }
 
@@ -115,6 +145,12 @@ func (UnimplementedLedgerServiceServer) GetCheckpoint(context.Context, *GetCheck
 }
 func (UnimplementedLedgerServiceServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
 	return status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedLedgerServiceServer) ListReceiptKeys(context.Context, *ListReceiptKeysRequest) (*ListReceiptKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReceiptKeys not implemented")
+}
+func (UnimplementedLedgerServiceServer) AuditMail(context.Context, *AuditMailRequest) (*AuditMailResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AuditMail not implemented")
 }
 func (UnimplementedLedgerServiceServer) mustEmbedUnimplementedLedgerServiceServer() {}
 func (UnimplementedLedgerServiceServer) testEmbeddedByValue()                       {}
@@ -184,6 +220,42 @@ func _LedgerService_Verify_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LedgerService_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
 
+func _LedgerService_ListReceiptKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReceiptKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).ListReceiptKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_ListReceiptKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).ListReceiptKeys(ctx, req.(*ListReceiptKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LedgerService_AuditMail_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuditMailRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LedgerServiceServer).AuditMail(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LedgerService_AuditMail_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LedgerServiceServer).AuditMail(ctx, req.(*AuditMailRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LedgerService_ServiceDesc is the grpc.ServiceDesc for LedgerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -198,6 +270,14 @@ var LedgerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCheckpoint",
 			Handler:    _LedgerService_GetCheckpoint_Handler,
+		},
+		{
+			MethodName: "ListReceiptKeys",
+			Handler:    _LedgerService_ListReceiptKeys_Handler,
+		},
+		{
+			MethodName: "AuditMail",
+			Handler:    _LedgerService_AuditMail_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -148,7 +148,9 @@ type CheckSendRequest struct {
 	// The person's act that the mail answers; only for required topics with ground `answer`.
 	InAnswerTo *InAnswerTo `protobuf:"bytes,7,opt,name=in_answer_to,json=inAnswerTo,proto3" json:"in_answer_to,omitempty"`
 	// Answer only from a ledger that has reached this position.
-	AtLeast       *Position `protobuf:"bytes,8,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	AtLeast *Position `protobuf:"bytes,8,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// Ask for a receipt, when the verdict is SEND.
+	WantReceipt   bool `protobuf:"varint,9,opt,name=want_receipt,json=wantReceipt,proto3" json:"want_receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +241,13 @@ func (x *CheckSendRequest) GetAtLeast() *Position {
 	return nil
 }
 
+func (x *CheckSendRequest) GetWantReceipt() bool {
+	if x != nil {
+		return x.WantReceipt
+	}
+	return false
+}
+
 // CheckSendResponse is the verdict on one address.
 type CheckSendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -251,7 +260,9 @@ type CheckSendResponse struct {
 	// The link and headers: only with SEND, when wanted, for topics that the link stops (not `required` ones).
 	Link *UnsubscribeLink `protobuf:"bytes,4,opt,name=link,proto3" json:"link,omitempty"`
 	// What a careful mailer should know though the verdict is SEND, such as a wireless domain whose 30 days have not run out.
-	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The value of the field X-Optout-Receipt: proof that this answer was given. Only with SEND, when wanted.
+	Receipt       string `protobuf:"bytes,6,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -321,6 +332,13 @@ func (x *CheckSendResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *CheckSendResponse) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
+}
+
 // BatchCheckSendRequest asks about many addresses at once.
 type BatchCheckSendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -339,7 +357,9 @@ type BatchCheckSendRequest struct {
 	// The act that the mail answers; applies to every address.
 	InAnswerTo *InAnswerTo `protobuf:"bytes,7,opt,name=in_answer_to,json=inAnswerTo,proto3" json:"in_answer_to,omitempty"`
 	// Answer only from a ledger that has reached this position.
-	AtLeast       *Position `protobuf:"bytes,8,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	AtLeast *Position `protobuf:"bytes,8,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// Ask for a receipt for every address that may be sent to.
+	WantReceipt   bool `protobuf:"varint,9,opt,name=want_receipt,json=wantReceipt,proto3" json:"want_receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -430,6 +450,13 @@ func (x *BatchCheckSendRequest) GetAtLeast() *Position {
 	return nil
 }
 
+func (x *BatchCheckSendRequest) GetWantReceipt() bool {
+	if x != nil {
+		return x.WantReceipt
+	}
+	return false
+}
+
 // BatchCheckSendResponse answers every address of the request.
 type BatchCheckSendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -442,7 +469,9 @@ type BatchCheckSendResponse struct {
 	// Links of those who may be sent to, by index; only when wanted and the topic is one that the link stops.
 	Links []*AddressLink `protobuf:"bytes,4,rep,name=links,proto3" json:"links,omitempty"`
 	// The ledger's head that every answer reflects, no older than the moment the call arrived.
-	Position      *Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	Position *Position `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// Receipts of those who may be sent to, by index; only when wanted.
+	Receipts      []*AddressReceipt `protobuf:"bytes,6,rep,name=receipts,proto3" json:"receipts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,6 +537,13 @@ func (x *BatchCheckSendResponse) GetLinks() []*AddressLink {
 func (x *BatchCheckSendResponse) GetPosition() *Position {
 	if x != nil {
 		return x.Position
+	}
+	return nil
+}
+
+func (x *BatchCheckSendResponse) GetReceipts() []*AddressReceipt {
+	if x != nil {
+		return x.Receipts
 	}
 	return nil
 }
@@ -677,6 +713,61 @@ func (x *AddressLink) GetLink() *UnsubscribeLink {
 	return nil
 }
 
+// AddressReceipt is the receipt of the check of one address.
+type AddressReceipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in the request, from 0.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The value of the field X-Optout-Receipt: 136 characters without white space.
+	Receipt       string `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressReceipt) Reset() {
+	*x = AddressReceipt{}
+	mi := &file_optout_v1_suppression_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressReceipt) ProtoMessage() {}
+
+func (x *AddressReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_suppression_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressReceipt.ProtoReflect.Descriptor instead.
+func (*AddressReceipt) Descriptor() ([]byte, []int) {
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AddressReceipt) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AddressReceipt) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
+}
+
 // ListSuppressionsRequest filters and pages the list. All filters given must match.
 type ListSuppressionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -706,7 +797,7 @@ type ListSuppressionsRequest struct {
 
 func (x *ListSuppressionsRequest) Reset() {
 	*x = ListSuppressionsRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[8]
+	mi := &file_optout_v1_suppression_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +809,7 @@ func (x *ListSuppressionsRequest) String() string {
 func (*ListSuppressionsRequest) ProtoMessage() {}
 
 func (x *ListSuppressionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[8]
+	mi := &file_optout_v1_suppression_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +822,7 @@ func (x *ListSuppressionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSuppressionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSuppressionsRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{8}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSuppressionsRequest) GetSender() string {
@@ -831,7 +922,7 @@ type Suppression struct {
 
 func (x *Suppression) Reset() {
 	*x = Suppression{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[9]
+	mi := &file_optout_v1_suppression_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +934,7 @@ func (x *Suppression) String() string {
 func (*Suppression) ProtoMessage() {}
 
 func (x *Suppression) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[9]
+	mi := &file_optout_v1_suppression_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +947,7 @@ func (x *Suppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suppression.ProtoReflect.Descriptor instead.
 func (*Suppression) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{9}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Suppression) GetReason() DenialReason {
@@ -937,7 +1028,7 @@ type ListSuppressionsResponse struct {
 
 func (x *ListSuppressionsResponse) Reset() {
 	*x = ListSuppressionsResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[10]
+	mi := &file_optout_v1_suppression_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1040,7 @@ func (x *ListSuppressionsResponse) String() string {
 func (*ListSuppressionsResponse) ProtoMessage() {}
 
 func (x *ListSuppressionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[10]
+	mi := &file_optout_v1_suppression_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1053,7 @@ func (x *ListSuppressionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSuppressionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSuppressionsResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{10}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSuppressionsResponse) GetSuppressions() []*Suppression {
@@ -1009,7 +1100,7 @@ type CreateSuppressionRequest struct {
 
 func (x *CreateSuppressionRequest) Reset() {
 	*x = CreateSuppressionRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[11]
+	mi := &file_optout_v1_suppression_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1112,7 @@ func (x *CreateSuppressionRequest) String() string {
 func (*CreateSuppressionRequest) ProtoMessage() {}
 
 func (x *CreateSuppressionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[11]
+	mi := &file_optout_v1_suppression_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1125,7 @@ func (x *CreateSuppressionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSuppressionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSuppressionRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{11}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateSuppressionRequest) GetSender() string {
@@ -1101,7 +1192,7 @@ type CreateSuppressionResponse struct {
 
 func (x *CreateSuppressionResponse) Reset() {
 	*x = CreateSuppressionResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[12]
+	mi := &file_optout_v1_suppression_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1204,7 @@ func (x *CreateSuppressionResponse) String() string {
 func (*CreateSuppressionResponse) ProtoMessage() {}
 
 func (x *CreateSuppressionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[12]
+	mi := &file_optout_v1_suppression_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1217,7 @@ func (x *CreateSuppressionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSuppressionResponse.ProtoReflect.Descriptor instead.
 func (*CreateSuppressionResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{12}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateSuppressionResponse) GetEntry() uint64 {
@@ -1169,7 +1260,7 @@ type LiftSuppressionRequest struct {
 
 func (x *LiftSuppressionRequest) Reset() {
 	*x = LiftSuppressionRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[13]
+	mi := &file_optout_v1_suppression_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1272,7 @@ func (x *LiftSuppressionRequest) String() string {
 func (*LiftSuppressionRequest) ProtoMessage() {}
 
 func (x *LiftSuppressionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[13]
+	mi := &file_optout_v1_suppression_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1285,7 @@ func (x *LiftSuppressionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftSuppressionRequest.ProtoReflect.Descriptor instead.
 func (*LiftSuppressionRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{13}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LiftSuppressionRequest) GetSender() string {
@@ -1245,7 +1336,7 @@ type LiftSuppressionResponse struct {
 
 func (x *LiftSuppressionResponse) Reset() {
 	*x = LiftSuppressionResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[14]
+	mi := &file_optout_v1_suppression_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1348,7 @@ func (x *LiftSuppressionResponse) String() string {
 func (*LiftSuppressionResponse) ProtoMessage() {}
 
 func (x *LiftSuppressionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[14]
+	mi := &file_optout_v1_suppression_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1361,7 @@ func (x *LiftSuppressionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftSuppressionResponse.ProtoReflect.Descriptor instead.
 func (*LiftSuppressionResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{14}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LiftSuppressionResponse) GetEntry() uint64 {
@@ -1306,7 +1397,7 @@ type VoidEntriesRequest struct {
 
 func (x *VoidEntriesRequest) Reset() {
 	*x = VoidEntriesRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[15]
+	mi := &file_optout_v1_suppression_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1409,7 @@ func (x *VoidEntriesRequest) String() string {
 func (*VoidEntriesRequest) ProtoMessage() {}
 
 func (x *VoidEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[15]
+	mi := &file_optout_v1_suppression_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1422,7 @@ func (x *VoidEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoidEntriesRequest.ProtoReflect.Descriptor instead.
 func (*VoidEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{15}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VoidEntriesRequest) GetSender() string {
@@ -1382,7 +1473,7 @@ type VoidEntriesResponse struct {
 
 func (x *VoidEntriesResponse) Reset() {
 	*x = VoidEntriesResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[16]
+	mi := &file_optout_v1_suppression_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1485,7 @@ func (x *VoidEntriesResponse) String() string {
 func (*VoidEntriesResponse) ProtoMessage() {}
 
 func (x *VoidEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[16]
+	mi := &file_optout_v1_suppression_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1498,7 @@ func (x *VoidEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoidEntriesResponse.ProtoReflect.Descriptor instead.
 func (*VoidEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{16}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VoidEntriesResponse) GetVoided() uint32 {
@@ -1443,7 +1534,7 @@ type ImportedSuppression struct {
 
 func (x *ImportedSuppression) Reset() {
 	*x = ImportedSuppression{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[17]
+	mi := &file_optout_v1_suppression_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1546,7 @@ func (x *ImportedSuppression) String() string {
 func (*ImportedSuppression) ProtoMessage() {}
 
 func (x *ImportedSuppression) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[17]
+	mi := &file_optout_v1_suppression_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1559,7 @@ func (x *ImportedSuppression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportedSuppression.ProtoReflect.Descriptor instead.
 func (*ImportedSuppression) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{17}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ImportedSuppression) GetAddress() string {
@@ -1525,7 +1616,7 @@ type ImportSuppressionsRequest struct {
 
 func (x *ImportSuppressionsRequest) Reset() {
 	*x = ImportSuppressionsRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[18]
+	mi := &file_optout_v1_suppression_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1628,7 @@ func (x *ImportSuppressionsRequest) String() string {
 func (*ImportSuppressionsRequest) ProtoMessage() {}
 
 func (x *ImportSuppressionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[18]
+	mi := &file_optout_v1_suppression_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1641,7 @@ func (x *ImportSuppressionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSuppressionsRequest.ProtoReflect.Descriptor instead.
 func (*ImportSuppressionsRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{18}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ImportSuppressionsRequest) GetSender() string {
@@ -1605,7 +1696,7 @@ type ImportSuppressionsResponse struct {
 
 func (x *ImportSuppressionsResponse) Reset() {
 	*x = ImportSuppressionsResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[19]
+	mi := &file_optout_v1_suppression_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1708,7 @@ func (x *ImportSuppressionsResponse) String() string {
 func (*ImportSuppressionsResponse) ProtoMessage() {}
 
 func (x *ImportSuppressionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[19]
+	mi := &file_optout_v1_suppression_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1721,7 @@ func (x *ImportSuppressionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSuppressionsResponse.ProtoReflect.Descriptor instead.
 func (*ImportSuppressionsResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{19}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ImportSuppressionsResponse) GetAdded() uint32 {
@@ -1674,7 +1765,7 @@ type ExplainAddressRequest struct {
 
 func (x *ExplainAddressRequest) Reset() {
 	*x = ExplainAddressRequest{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[20]
+	mi := &file_optout_v1_suppression_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1777,7 @@ func (x *ExplainAddressRequest) String() string {
 func (*ExplainAddressRequest) ProtoMessage() {}
 
 func (x *ExplainAddressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[20]
+	mi := &file_optout_v1_suppression_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1790,7 @@ func (x *ExplainAddressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAddressRequest.ProtoReflect.Descriptor instead.
 func (*ExplainAddressRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{20}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainAddressRequest) GetSender() string {
@@ -1731,7 +1822,7 @@ type TopicVerdict struct {
 
 func (x *TopicVerdict) Reset() {
 	*x = TopicVerdict{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[21]
+	mi := &file_optout_v1_suppression_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1834,7 @@ func (x *TopicVerdict) String() string {
 func (*TopicVerdict) ProtoMessage() {}
 
 func (x *TopicVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[21]
+	mi := &file_optout_v1_suppression_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1847,7 @@ func (x *TopicVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicVerdict.ProtoReflect.Descriptor instead.
 func (*TopicVerdict) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{21}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TopicVerdict) GetTopic() string {
@@ -1801,7 +1892,7 @@ type ExplainAddressResponse struct {
 
 func (x *ExplainAddressResponse) Reset() {
 	*x = ExplainAddressResponse{}
-	mi := &file_optout_v1_suppression_proto_msgTypes[22]
+	mi := &file_optout_v1_suppression_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1904,7 @@ func (x *ExplainAddressResponse) String() string {
 func (*ExplainAddressResponse) ProtoMessage() {}
 
 func (x *ExplainAddressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_suppression_proto_msgTypes[22]
+	mi := &file_optout_v1_suppression_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1917,7 @@ func (x *ExplainAddressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAddressResponse.ProtoReflect.Descriptor instead.
 func (*ExplainAddressResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{22}
+	return file_optout_v1_suppression_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExplainAddressResponse) GetEntries() []*Entry {
@@ -1879,7 +1970,7 @@ const file_optout_v1_suppression_proto_rawDesc = "" +
 	"\n" +
 	"InAnswerTo\x12\x10\n" +
 	"\x03act\x18\x01 \x01(\tR\x03act\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xb1\x02\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd4\x02\n" +
 	"\x10CheckSendRequest\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x18\n" +
@@ -1890,13 +1981,15 @@ const file_optout_v1_suppression_proto_rawDesc = "" +
 	"\amailing\x18\x06 \x01(\rR\amailing\x127\n" +
 	"\fin_answer_to\x18\a \x01(\v2\x15.optout.v1.InAnswerToR\n" +
 	"inAnswerTo\x12.\n" +
-	"\bat_least\x18\b \x01(\v2\x13.optout.v1.PositionR\aatLeast\"\xeb\x01\n" +
+	"\bat_least\x18\b \x01(\v2\x13.optout.v1.PositionR\aatLeast\x12!\n" +
+	"\fwant_receipt\x18\t \x01(\bR\vwantReceipt\"\x85\x02\n" +
 	"\x11CheckSendResponse\x12,\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x12.optout.v1.VerdictR\averdict\x12+\n" +
 	"\adenials\x18\x02 \x03(\v2\x11.optout.v1.DenialR\adenials\x12/\n" +
 	"\bposition\x18\x03 \x01(\v2\x13.optout.v1.PositionR\bposition\x12.\n" +
 	"\x04link\x18\x04 \x01(\v2\x1a.optout.v1.UnsubscribeLinkR\x04link\x12\x1a\n" +
-	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xba\x02\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\x12\x18\n" +
+	"\areceipt\x18\x06 \x01(\tR\areceipt\"\xdd\x02\n" +
 	"\x15BatchCheckSendRequest\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
@@ -1907,13 +2000,15 @@ const file_optout_v1_suppression_proto_rawDesc = "" +
 	"\amailing\x18\x06 \x01(\rR\amailing\x127\n" +
 	"\fin_answer_to\x18\a \x01(\v2\x15.optout.v1.InAnswerToR\n" +
 	"inAnswerTo\x12.\n" +
-	"\bat_least\x18\b \x01(\v2\x13.optout.v1.PositionR\aatLeast\"\x83\x02\n" +
+	"\bat_least\x18\b \x01(\v2\x13.optout.v1.PositionR\aatLeast\x12!\n" +
+	"\fwant_receipt\x18\t \x01(\bR\vwantReceipt\"\xba\x02\n" +
 	"\x16BatchCheckSendResponse\x12\x1a\n" +
 	"\bverdicts\x18\x01 \x01(\fR\bverdicts\x123\n" +
 	"\arefused\x18\x02 \x03(\v2\x19.optout.v1.RefusedAddressR\arefused\x129\n" +
 	"\tmalformed\x18\x03 \x03(\v2\x1b.optout.v1.MalformedAddressR\tmalformed\x12,\n" +
 	"\x05links\x18\x04 \x03(\v2\x16.optout.v1.AddressLinkR\x05links\x12/\n" +
-	"\bposition\x18\x05 \x01(\v2\x13.optout.v1.PositionR\bposition\"S\n" +
+	"\bposition\x18\x05 \x01(\v2\x13.optout.v1.PositionR\bposition\x125\n" +
+	"\breceipts\x18\x06 \x03(\v2\x19.optout.v1.AddressReceiptR\breceipts\"S\n" +
 	"\x0eRefusedAddress\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12+\n" +
 	"\adenials\x18\x02 \x03(\v2\x11.optout.v1.DenialR\adenials\"B\n" +
@@ -1922,7 +2017,10 @@ const file_optout_v1_suppression_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"S\n" +
 	"\vAddressLink\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12.\n" +
-	"\x04link\x18\x02 \x01(\v2\x1a.optout.v1.UnsubscribeLinkR\x04link\"\x96\x03\n" +
+	"\x04link\x18\x02 \x01(\v2\x1a.optout.v1.UnsubscribeLinkR\x04link\"@\n" +
+	"\x0eAddressReceipt\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
+	"\areceipt\x18\x02 \x01(\tR\areceipt\"\x96\x03\n" +
 	"\x17ListSuppressionsRequest\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x121\n" +
 	"\areasons\x18\x02 \x03(\x0e2\x17.optout.v1.DenialReasonR\areasons\x12&\n" +
@@ -2045,7 +2143,7 @@ func file_optout_v1_suppression_proto_rawDescGZIP() []byte {
 }
 
 var file_optout_v1_suppression_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_optout_v1_suppression_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_optout_v1_suppression_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_optout_v1_suppression_proto_goTypes = []any{
 	(ListOrder)(0),                     // 0: optout.v1.ListOrder
 	(*InAnswerTo)(nil),                 // 1: optout.v1.InAnswerTo
@@ -2056,98 +2154,100 @@ var file_optout_v1_suppression_proto_goTypes = []any{
 	(*RefusedAddress)(nil),             // 6: optout.v1.RefusedAddress
 	(*MalformedAddress)(nil),           // 7: optout.v1.MalformedAddress
 	(*AddressLink)(nil),                // 8: optout.v1.AddressLink
-	(*ListSuppressionsRequest)(nil),    // 9: optout.v1.ListSuppressionsRequest
-	(*Suppression)(nil),                // 10: optout.v1.Suppression
-	(*ListSuppressionsResponse)(nil),   // 11: optout.v1.ListSuppressionsResponse
-	(*CreateSuppressionRequest)(nil),   // 12: optout.v1.CreateSuppressionRequest
-	(*CreateSuppressionResponse)(nil),  // 13: optout.v1.CreateSuppressionResponse
-	(*LiftSuppressionRequest)(nil),     // 14: optout.v1.LiftSuppressionRequest
-	(*LiftSuppressionResponse)(nil),    // 15: optout.v1.LiftSuppressionResponse
-	(*VoidEntriesRequest)(nil),         // 16: optout.v1.VoidEntriesRequest
-	(*VoidEntriesResponse)(nil),        // 17: optout.v1.VoidEntriesResponse
-	(*ImportedSuppression)(nil),        // 18: optout.v1.ImportedSuppression
-	(*ImportSuppressionsRequest)(nil),  // 19: optout.v1.ImportSuppressionsRequest
-	(*ImportSuppressionsResponse)(nil), // 20: optout.v1.ImportSuppressionsResponse
-	(*ExplainAddressRequest)(nil),      // 21: optout.v1.ExplainAddressRequest
-	(*TopicVerdict)(nil),               // 22: optout.v1.TopicVerdict
-	(*ExplainAddressResponse)(nil),     // 23: optout.v1.ExplainAddressResponse
-	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
-	(*Scope)(nil),                      // 25: optout.v1.Scope
-	(*Position)(nil),                   // 26: optout.v1.Position
-	(Verdict)(0),                       // 27: optout.v1.Verdict
-	(*Denial)(nil),                     // 28: optout.v1.Denial
-	(*UnsubscribeLink)(nil),            // 29: optout.v1.UnsubscribeLink
-	(DenialReason)(0),                  // 30: optout.v1.DenialReason
-	(Channel)(0),                       // 31: optout.v1.Channel
-	(*Entry)(nil),                      // 32: optout.v1.Entry
+	(*AddressReceipt)(nil),             // 9: optout.v1.AddressReceipt
+	(*ListSuppressionsRequest)(nil),    // 10: optout.v1.ListSuppressionsRequest
+	(*Suppression)(nil),                // 11: optout.v1.Suppression
+	(*ListSuppressionsResponse)(nil),   // 12: optout.v1.ListSuppressionsResponse
+	(*CreateSuppressionRequest)(nil),   // 13: optout.v1.CreateSuppressionRequest
+	(*CreateSuppressionResponse)(nil),  // 14: optout.v1.CreateSuppressionResponse
+	(*LiftSuppressionRequest)(nil),     // 15: optout.v1.LiftSuppressionRequest
+	(*LiftSuppressionResponse)(nil),    // 16: optout.v1.LiftSuppressionResponse
+	(*VoidEntriesRequest)(nil),         // 17: optout.v1.VoidEntriesRequest
+	(*VoidEntriesResponse)(nil),        // 18: optout.v1.VoidEntriesResponse
+	(*ImportedSuppression)(nil),        // 19: optout.v1.ImportedSuppression
+	(*ImportSuppressionsRequest)(nil),  // 20: optout.v1.ImportSuppressionsRequest
+	(*ImportSuppressionsResponse)(nil), // 21: optout.v1.ImportSuppressionsResponse
+	(*ExplainAddressRequest)(nil),      // 22: optout.v1.ExplainAddressRequest
+	(*TopicVerdict)(nil),               // 23: optout.v1.TopicVerdict
+	(*ExplainAddressResponse)(nil),     // 24: optout.v1.ExplainAddressResponse
+	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
+	(*Scope)(nil),                      // 26: optout.v1.Scope
+	(*Position)(nil),                   // 27: optout.v1.Position
+	(Verdict)(0),                       // 28: optout.v1.Verdict
+	(*Denial)(nil),                     // 29: optout.v1.Denial
+	(*UnsubscribeLink)(nil),            // 30: optout.v1.UnsubscribeLink
+	(DenialReason)(0),                  // 31: optout.v1.DenialReason
+	(Channel)(0),                       // 32: optout.v1.Channel
+	(*Entry)(nil),                      // 33: optout.v1.Entry
 }
 var file_optout_v1_suppression_proto_depIdxs = []int32{
-	24, // 0: optout.v1.InAnswerTo.at:type_name -> google.protobuf.Timestamp
-	25, // 1: optout.v1.CheckSendRequest.link_scope:type_name -> optout.v1.Scope
+	25, // 0: optout.v1.InAnswerTo.at:type_name -> google.protobuf.Timestamp
+	26, // 1: optout.v1.CheckSendRequest.link_scope:type_name -> optout.v1.Scope
 	1,  // 2: optout.v1.CheckSendRequest.in_answer_to:type_name -> optout.v1.InAnswerTo
-	26, // 3: optout.v1.CheckSendRequest.at_least:type_name -> optout.v1.Position
-	27, // 4: optout.v1.CheckSendResponse.verdict:type_name -> optout.v1.Verdict
-	28, // 5: optout.v1.CheckSendResponse.denials:type_name -> optout.v1.Denial
-	26, // 6: optout.v1.CheckSendResponse.position:type_name -> optout.v1.Position
-	29, // 7: optout.v1.CheckSendResponse.link:type_name -> optout.v1.UnsubscribeLink
-	25, // 8: optout.v1.BatchCheckSendRequest.link_scope:type_name -> optout.v1.Scope
+	27, // 3: optout.v1.CheckSendRequest.at_least:type_name -> optout.v1.Position
+	28, // 4: optout.v1.CheckSendResponse.verdict:type_name -> optout.v1.Verdict
+	29, // 5: optout.v1.CheckSendResponse.denials:type_name -> optout.v1.Denial
+	27, // 6: optout.v1.CheckSendResponse.position:type_name -> optout.v1.Position
+	30, // 7: optout.v1.CheckSendResponse.link:type_name -> optout.v1.UnsubscribeLink
+	26, // 8: optout.v1.BatchCheckSendRequest.link_scope:type_name -> optout.v1.Scope
 	1,  // 9: optout.v1.BatchCheckSendRequest.in_answer_to:type_name -> optout.v1.InAnswerTo
-	26, // 10: optout.v1.BatchCheckSendRequest.at_least:type_name -> optout.v1.Position
+	27, // 10: optout.v1.BatchCheckSendRequest.at_least:type_name -> optout.v1.Position
 	6,  // 11: optout.v1.BatchCheckSendResponse.refused:type_name -> optout.v1.RefusedAddress
 	7,  // 12: optout.v1.BatchCheckSendResponse.malformed:type_name -> optout.v1.MalformedAddress
 	8,  // 13: optout.v1.BatchCheckSendResponse.links:type_name -> optout.v1.AddressLink
-	26, // 14: optout.v1.BatchCheckSendResponse.position:type_name -> optout.v1.Position
-	28, // 15: optout.v1.RefusedAddress.denials:type_name -> optout.v1.Denial
-	29, // 16: optout.v1.AddressLink.link:type_name -> optout.v1.UnsubscribeLink
-	30, // 17: optout.v1.ListSuppressionsRequest.reasons:type_name -> optout.v1.DenialReason
-	25, // 18: optout.v1.ListSuppressionsRequest.scope:type_name -> optout.v1.Scope
-	31, // 19: optout.v1.ListSuppressionsRequest.channel:type_name -> optout.v1.Channel
-	24, // 20: optout.v1.ListSuppressionsRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 21: optout.v1.ListSuppressionsRequest.to:type_name -> google.protobuf.Timestamp
-	0,  // 22: optout.v1.ListSuppressionsRequest.order:type_name -> optout.v1.ListOrder
-	30, // 23: optout.v1.Suppression.reason:type_name -> optout.v1.DenialReason
-	25, // 24: optout.v1.Suppression.scope:type_name -> optout.v1.Scope
-	24, // 25: optout.v1.Suppression.since:type_name -> google.protobuf.Timestamp
-	31, // 26: optout.v1.Suppression.channel:type_name -> optout.v1.Channel
-	10, // 27: optout.v1.ListSuppressionsResponse.suppressions:type_name -> optout.v1.Suppression
-	26, // 28: optout.v1.ListSuppressionsResponse.position:type_name -> optout.v1.Position
-	30, // 29: optout.v1.CreateSuppressionRequest.reason:type_name -> optout.v1.DenialReason
-	24, // 30: optout.v1.CreateSuppressionRequest.occurred_at:type_name -> google.protobuf.Timestamp
-	26, // 31: optout.v1.CreateSuppressionResponse.position:type_name -> optout.v1.Position
-	30, // 32: optout.v1.LiftSuppressionRequest.reason:type_name -> optout.v1.DenialReason
-	26, // 33: optout.v1.LiftSuppressionResponse.position:type_name -> optout.v1.Position
-	26, // 34: optout.v1.VoidEntriesResponse.position:type_name -> optout.v1.Position
-	24, // 35: optout.v1.ImportedSuppression.occurred_at:type_name -> google.protobuf.Timestamp
-	30, // 36: optout.v1.ImportedSuppression.reason:type_name -> optout.v1.DenialReason
-	18, // 37: optout.v1.ImportSuppressionsRequest.rows:type_name -> optout.v1.ImportedSuppression
-	7,  // 38: optout.v1.ImportSuppressionsResponse.malformed:type_name -> optout.v1.MalformedAddress
-	26, // 39: optout.v1.ImportSuppressionsResponse.position:type_name -> optout.v1.Position
-	27, // 40: optout.v1.TopicVerdict.verdict:type_name -> optout.v1.Verdict
-	28, // 41: optout.v1.TopicVerdict.denials:type_name -> optout.v1.Denial
-	32, // 42: optout.v1.ExplainAddressResponse.entries:type_name -> optout.v1.Entry
-	22, // 43: optout.v1.ExplainAddressResponse.verdicts:type_name -> optout.v1.TopicVerdict
-	26, // 44: optout.v1.ExplainAddressResponse.position:type_name -> optout.v1.Position
-	2,  // 45: optout.v1.SuppressionService.CheckSend:input_type -> optout.v1.CheckSendRequest
-	4,  // 46: optout.v1.SuppressionService.BatchCheckSend:input_type -> optout.v1.BatchCheckSendRequest
-	9,  // 47: optout.v1.SuppressionService.ListSuppressions:input_type -> optout.v1.ListSuppressionsRequest
-	12, // 48: optout.v1.SuppressionService.CreateSuppression:input_type -> optout.v1.CreateSuppressionRequest
-	14, // 49: optout.v1.SuppressionService.LiftSuppression:input_type -> optout.v1.LiftSuppressionRequest
-	16, // 50: optout.v1.SuppressionService.VoidEntries:input_type -> optout.v1.VoidEntriesRequest
-	19, // 51: optout.v1.SuppressionService.ImportSuppressions:input_type -> optout.v1.ImportSuppressionsRequest
-	21, // 52: optout.v1.SuppressionService.ExplainAddress:input_type -> optout.v1.ExplainAddressRequest
-	3,  // 53: optout.v1.SuppressionService.CheckSend:output_type -> optout.v1.CheckSendResponse
-	5,  // 54: optout.v1.SuppressionService.BatchCheckSend:output_type -> optout.v1.BatchCheckSendResponse
-	11, // 55: optout.v1.SuppressionService.ListSuppressions:output_type -> optout.v1.ListSuppressionsResponse
-	13, // 56: optout.v1.SuppressionService.CreateSuppression:output_type -> optout.v1.CreateSuppressionResponse
-	15, // 57: optout.v1.SuppressionService.LiftSuppression:output_type -> optout.v1.LiftSuppressionResponse
-	17, // 58: optout.v1.SuppressionService.VoidEntries:output_type -> optout.v1.VoidEntriesResponse
-	20, // 59: optout.v1.SuppressionService.ImportSuppressions:output_type -> optout.v1.ImportSuppressionsResponse
-	23, // 60: optout.v1.SuppressionService.ExplainAddress:output_type -> optout.v1.ExplainAddressResponse
-	53, // [53:61] is the sub-list for method output_type
-	45, // [45:53] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	27, // 14: optout.v1.BatchCheckSendResponse.position:type_name -> optout.v1.Position
+	9,  // 15: optout.v1.BatchCheckSendResponse.receipts:type_name -> optout.v1.AddressReceipt
+	29, // 16: optout.v1.RefusedAddress.denials:type_name -> optout.v1.Denial
+	30, // 17: optout.v1.AddressLink.link:type_name -> optout.v1.UnsubscribeLink
+	31, // 18: optout.v1.ListSuppressionsRequest.reasons:type_name -> optout.v1.DenialReason
+	26, // 19: optout.v1.ListSuppressionsRequest.scope:type_name -> optout.v1.Scope
+	32, // 20: optout.v1.ListSuppressionsRequest.channel:type_name -> optout.v1.Channel
+	25, // 21: optout.v1.ListSuppressionsRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 22: optout.v1.ListSuppressionsRequest.to:type_name -> google.protobuf.Timestamp
+	0,  // 23: optout.v1.ListSuppressionsRequest.order:type_name -> optout.v1.ListOrder
+	31, // 24: optout.v1.Suppression.reason:type_name -> optout.v1.DenialReason
+	26, // 25: optout.v1.Suppression.scope:type_name -> optout.v1.Scope
+	25, // 26: optout.v1.Suppression.since:type_name -> google.protobuf.Timestamp
+	32, // 27: optout.v1.Suppression.channel:type_name -> optout.v1.Channel
+	11, // 28: optout.v1.ListSuppressionsResponse.suppressions:type_name -> optout.v1.Suppression
+	27, // 29: optout.v1.ListSuppressionsResponse.position:type_name -> optout.v1.Position
+	31, // 30: optout.v1.CreateSuppressionRequest.reason:type_name -> optout.v1.DenialReason
+	25, // 31: optout.v1.CreateSuppressionRequest.occurred_at:type_name -> google.protobuf.Timestamp
+	27, // 32: optout.v1.CreateSuppressionResponse.position:type_name -> optout.v1.Position
+	31, // 33: optout.v1.LiftSuppressionRequest.reason:type_name -> optout.v1.DenialReason
+	27, // 34: optout.v1.LiftSuppressionResponse.position:type_name -> optout.v1.Position
+	27, // 35: optout.v1.VoidEntriesResponse.position:type_name -> optout.v1.Position
+	25, // 36: optout.v1.ImportedSuppression.occurred_at:type_name -> google.protobuf.Timestamp
+	31, // 37: optout.v1.ImportedSuppression.reason:type_name -> optout.v1.DenialReason
+	19, // 38: optout.v1.ImportSuppressionsRequest.rows:type_name -> optout.v1.ImportedSuppression
+	7,  // 39: optout.v1.ImportSuppressionsResponse.malformed:type_name -> optout.v1.MalformedAddress
+	27, // 40: optout.v1.ImportSuppressionsResponse.position:type_name -> optout.v1.Position
+	28, // 41: optout.v1.TopicVerdict.verdict:type_name -> optout.v1.Verdict
+	29, // 42: optout.v1.TopicVerdict.denials:type_name -> optout.v1.Denial
+	33, // 43: optout.v1.ExplainAddressResponse.entries:type_name -> optout.v1.Entry
+	23, // 44: optout.v1.ExplainAddressResponse.verdicts:type_name -> optout.v1.TopicVerdict
+	27, // 45: optout.v1.ExplainAddressResponse.position:type_name -> optout.v1.Position
+	2,  // 46: optout.v1.SuppressionService.CheckSend:input_type -> optout.v1.CheckSendRequest
+	4,  // 47: optout.v1.SuppressionService.BatchCheckSend:input_type -> optout.v1.BatchCheckSendRequest
+	10, // 48: optout.v1.SuppressionService.ListSuppressions:input_type -> optout.v1.ListSuppressionsRequest
+	13, // 49: optout.v1.SuppressionService.CreateSuppression:input_type -> optout.v1.CreateSuppressionRequest
+	15, // 50: optout.v1.SuppressionService.LiftSuppression:input_type -> optout.v1.LiftSuppressionRequest
+	17, // 51: optout.v1.SuppressionService.VoidEntries:input_type -> optout.v1.VoidEntriesRequest
+	20, // 52: optout.v1.SuppressionService.ImportSuppressions:input_type -> optout.v1.ImportSuppressionsRequest
+	22, // 53: optout.v1.SuppressionService.ExplainAddress:input_type -> optout.v1.ExplainAddressRequest
+	3,  // 54: optout.v1.SuppressionService.CheckSend:output_type -> optout.v1.CheckSendResponse
+	5,  // 55: optout.v1.SuppressionService.BatchCheckSend:output_type -> optout.v1.BatchCheckSendResponse
+	12, // 56: optout.v1.SuppressionService.ListSuppressions:output_type -> optout.v1.ListSuppressionsResponse
+	14, // 57: optout.v1.SuppressionService.CreateSuppression:output_type -> optout.v1.CreateSuppressionResponse
+	16, // 58: optout.v1.SuppressionService.LiftSuppression:output_type -> optout.v1.LiftSuppressionResponse
+	18, // 59: optout.v1.SuppressionService.VoidEntries:output_type -> optout.v1.VoidEntriesResponse
+	21, // 60: optout.v1.SuppressionService.ImportSuppressions:output_type -> optout.v1.ImportSuppressionsResponse
+	24, // 61: optout.v1.SuppressionService.ExplainAddress:output_type -> optout.v1.ExplainAddressResponse
+	54, // [54:62] is the sub-list for method output_type
+	46, // [46:54] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_optout_v1_suppression_proto_init() }
@@ -2162,7 +2262,7 @@ func file_optout_v1_suppression_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optout_v1_suppression_proto_rawDesc), len(file_optout_v1_suppression_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
