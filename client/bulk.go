@@ -39,7 +39,8 @@ func WithConcurrency(n int) BulkOption {
 
 // WithRetries says how many times a message is tried again that the server, for certain, does not have: 0 to 20, 3 without it.
 // The first pause is about a second, each further one twice as long, up to a minute. Only an answer that begins with 4, or a
-// connection lost before the final dot, is worth it; an answer that begins with 5, or an Unknown outcome, is never repeated.
+// connection lost before the final dot, is worth it; an answer that begins with 5, or an Unknown outcome, is never repeated. A lost
+// connection is dialled anew once without a pause, as with Send.
 func WithRetries(n int) BulkOption {
 	return func(b *bulk) {
 		if n < 0 || n > maxRetries {
@@ -119,8 +120,9 @@ func (e *BulkError) Unwrap() error { return e.err }
 // belongs to SendBulk from when it is yielded until its last Result.
 //
 // Recipients are checked ahead in batches, and each once more right before their message leaves, so that a no given in between
-// is respected. (On `required` topics there is the second check only, as with Send.) A recipient who fails for a reason that may
-// pass is tried again later, see WithRetries, while others go on; no message is repeated that the server may have taken.
+// is respected. (On `required` topics there is the second check only, as with Send; each new try asks anew.) A recipient who fails
+// for a reason that may pass is tried again later, see WithRetries, while others go on; no message is repeated that the server may
+// have taken.
 //
 // The Progress counts every recipient of every message that was taken. That some recipients failed is no error. The error is a
 // *BulkError, and no further message leaves, when optout cannot be asked, when ctx ends, when no connection to the mail server

@@ -181,6 +181,38 @@ func TestBulkAsksAgainBeforeEachMessage(t *testing.T) {
 	}
 }
 
+// Who is refused ahead is not asked about again, and the others do not see them in To or Cc.
+func TestBulkLooksAhead(t *testing.T) {
+	k, s := newSink(t), newScripted()
+	s.batch = func(r *optoutv1.BatchCheckSendRequest) (*optoutv1.BatchCheckSendResponse, error) {
+		resp := &optoutv1.BatchCheckSendResponse{}
+		for i, a := range r.Addresses {
+			switch {
+			case strings.HasPrefix(a, "b"):
+				resp.Verdicts = append(resp.Verdicts, byte(optoutv1.Verdict_VERDICT_DO_NOT_SEND))
+				resp.Refused = append(resp.Refused, &optoutv1.RefusedAddress{Index: uint32(i), Denials: []*optoutv1.Denial{{Reason: optoutv1.DenialReason_DENIAL_REASON_COMPLAINT}}})
+			default:
+				resp.Verdicts = append(resp.Verdicts, byte(optoutv1.Verdict_VERDICT_SEND))
+			}
+		}
+		return resp, nil
+	}
+	var refused client.Result
+	p, err := client.NewMailer(s.client(t), k.mail(t)).SendBulk(t.Context(), "news", func(yield func(*mail.Msg, error) bool) {
+		_ = yield(three(t), nil) && yield(message(t, []string{"b2@example.com"}, nil, nil), nil)
+	}, client.WithResults(func(r client.Result) {
+		if r.Recipient == "b@example.com" {
+			refused = r
+		}
+	}))
+	if err != nil || p.Sent != 2 || p.Refused != 2 || s.called("CheckSend") != 2 || s.called("BatchCheckSend") != 1 || len(refused.Decision.Denials) != 1 {
+		t.Errorf("%+v, %v; asked %d times; %v", p, err, s.called("CheckSend"), refused)
+	}
+	if head := header(k.to("a@example.com")[0]); strings.Contains(head, "b@example.com") || strings.Contains(head, "Cc:") {
+		t.Errorf("the refused is shown:\n%s", head)
+	}
+}
+
 // When optout cannot be asked any more, nothing leaves; and the caller who resumes as BulkError says reaches everybody, once.
 func TestBulkResumes(t *testing.T) {
 	for name, where := range map[string]string{"ahead": "BatchCheckSend", "right before": "CheckSend"} {

@@ -69,6 +69,14 @@ func compose(msg *mail.Msg, footer *Footer, linked bool) (*letter, error) {
 // parse takes a message apart. What SMTP would make a line's end is one here too, a bare LF, so that no value of a field can hide
 // another field from the Mailer.
 func parse(text []byte) (fields []field, body []byte, err error) {
+	var whole strings.Builder // of the last field; it may have very many lines
+	end := func() {
+		if len(fields) > 0 {
+			fields[len(fields)-1].text = whole.String()
+		}
+		whole = strings.Builder{}
+	}
+	defer end()
 	for len(text) > 0 {
 		line, rest, _ := bytes.Cut(text, []byte("\n"))
 		text = rest
@@ -83,15 +91,17 @@ func parse(text []byte) (fields []field, body []byte, err error) {
 			if len(fields) == 0 {
 				return nil, nil, errors.New("the header begins with a folded line")
 			}
-			fields[len(fields)-1].text += string(line) + "\r\n"
-			continue
+		} else {
+			name, _, ok := bytes.Cut(line, []byte(":"))
+			name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5: obsolete, but read
+			if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				return nil, nil, errors.New("a line of the header is no field: look at the header values that were set preformatted")
+			}
+			end()
+			fields = append(fields, field{name: string(name)})
 		}
-		name, _, ok := bytes.Cut(line, []byte(":"))
-		name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5: obsolete, but read
-		if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, nil, errors.New("a line of the header is no field: look at the header values that were set preformatted")
-		}
-		fields = append(fields, field{string(name), string(line) + "\r\n"})
+		whole.Write(line)
+		whole.WriteString("\r\n")
 	}
 	return fields, nil, nil
 }

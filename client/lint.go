@@ -115,6 +115,14 @@ func (l *linter) report(id, message string, level Level) {
 	l.findings = append(l.findings, Finding{Rule: id, Level: level, Message: message, Remedy: r.Remedy, Reference: r.Reference})
 }
 
+// lesser is the level of lacking what only commercial mail must have; 0, which is the rule's own, on commercial mail.
+func (l *linter) lesser() Level {
+	if l.commercial {
+		return 0
+	}
+	return LevelWarning
+}
+
 // look looks at everything.
 func (l *linter) look(raw []byte) {
 	if len(raw) > maxMessage {

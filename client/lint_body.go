@@ -59,7 +59,7 @@ func (l *linter) notice(kind, text string, links []string) {
 		if !strings.Contains(plain(shown), given) {
 			l.found("postal-address", "the part of type "+kind+" does not show the postal address that was given")
 		}
-	} else if !likelyAddress.MatchString(norm.NFKC.String(shown)) {
+	} else if !likelyAddress.MatchString(norm.NFKC.String(ends(shown, 16<<10))) {
 		l.found("postal-address-unsure", "the part of type "+kind+" shows nothing that looks like a postal address")
 	}
 }
@@ -79,10 +79,21 @@ func (p *part) readable(body []byte) (string, error) {
 	return string(bytes.ToValidUTF8(b, []byte("\ufffd"))), err
 }
 
+// ends are the first and the last n octets of a long text: notices stand there, and looking for words takes its time.
+func ends(text string, n int) string {
+	if len(text) <= 2*n {
+		return text
+	}
+	return text[:n] + "\n" + text[len(text)-n:]
+}
+
 // links are the URLs that stop this mail: those of List-Unsubscribe, and the page of preferences of the same token.
 func (l *linter) links() (all []string) {
 	quiet := &linter{fields: l.fields}
 	for _, u := range quiet.unsubscribeURIs() {
+		if len(all) > maxDepth { // nobody has so many; each is looked for in the whole text
+			break
+		}
 		if strings.HasPrefix(u, "http://") || strings.HasPrefix(u, "https://") {
 			all = append(all, u)
 			if i := strings.LastIndex(u, "/u/"); i >= 0 {
@@ -116,7 +127,7 @@ func textLinked(text string, links []string) bool {
 			return true
 		}
 	}
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(ends(text, 512<<10), "\n")
 	for i, line := range lines {
 		if stopWords.MatchString(line) && somewhere.MatchString(strings.Join(lines[i:min(i+3, len(lines))], "\n")) {
 			return true

@@ -11,8 +11,11 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// maxSignatures is how many signatures are verified; each costs a look-up.
-const maxSignatures = 5
+// Limits of verifying, which costs a look-up for each signature, and time for each line of the header.
+const (
+	maxSignatures  = 5
+	maxHeaderLines = 5000
+)
 
 // dkim looks at the signatures (RFC 6376). One that is as it must be is enough, but none may have what must not be.
 func (l *linter) dkim() {
@@ -20,6 +23,9 @@ func (l *linter) dkim() {
 	for _, f := range l.fields {
 		if !f.is("DKIM-Signature") {
 			continue
+		}
+		if len(signatures) == maxParts {
+			break
 		}
 		tags, ok := dkimTags(f.value())
 		if !ok {
@@ -29,7 +35,7 @@ func (l *linter) dkim() {
 	}
 	if len(signatures) == 0 {
 		if !l.opts.UnsignedYet {
-			l.report("dkim-missing", "there is no DKIM-Signature", map[bool]Level{false: LevelWarning}[l.commercial])
+			l.report("dkim-missing", "there is no DKIM-Signature", l.lesser())
 		}
 		return
 	}
@@ -106,6 +112,10 @@ func organisation(domain string) string {
 
 // verify verifies the signatures by the keys in DNS.
 func (l *linter) verify() {
+	if lines := bytes.Count(l.raw[:len(l.raw)-len(l.body)], []byte("\n")); lines > maxHeaderLines {
+		l.found("dkim-invalid", fmt.Sprintf("the signatures were not verified, for the header has %d lines", lines))
+		return
+	}
 	checked, err := dkim.VerifyWithOptions(bytes.NewReader(l.raw), &dkim.VerifyOptions{LookupTXT: l.opts.LookupTXT, MaxVerifications: maxSignatures})
 	why := "no signature could be read"
 	for _, v := range checked {

@@ -33,6 +33,7 @@ var (
 
 // read reads a part. It takes tokens only and builds no tree, so no nesting costs anything.
 func (h *htmlText) read(source string) {
+	lineless := strings.NewReplacer("\r", " ", "\n", " ", "\u00a0", " ")
 	for z := html.NewTokenizer(strings.NewReader(source)); ; {
 		switch z.Next() {
 		case html.ErrorToken:
@@ -40,7 +41,7 @@ func (h *htmlText) read(source string) {
 			return
 		case html.TextToken:
 			if h.hidden == "" {
-				h.text.WriteString(strings.NewReplacer("\r", " ", "\n", " ", "\u00a0", " ").Replace(z.Token().Data))
+				h.text.WriteString(lineless.Replace(z.Token().Data))
 			}
 		case html.StartTagToken, html.SelfClosingTagToken:
 			h.start(z.Token())

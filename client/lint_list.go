@@ -16,10 +16,7 @@ func (l *linter) list() {
 		}
 		return
 	}
-	var lesser Level // of what only commercial mail must have
-	if !l.commercial {
-		lesser = LevelWarning
-	}
+	lesser := l.lesser()
 	if n == 0 {
 		l.report("list-unsubscribe-missing", "there is no "+fieldUnsubscribe, lesser)
 	}

@@ -64,7 +64,7 @@ func NewMailer(c *Client, m *mail.Client, options ...MailerOption) *Mailer {
 //
 // The caller's messages are rendered once and not changed, but for what go-mail itself adds to a message that it renders: Date,
 // Message-ID, MIME-Version and User-Agent, where missing. Make a new message for each mailing. A message that is signed with
-// DKIM already is refused, for a signature made before the list fields cannot cover them: see WithDKIM.
+// DKIM already is refused with ErrSigned, for a signature made before the list fields cannot cover them: see WithDKIM.
 //
 // The messages of a call share one connection, which is dialled anew if it is lost. No message is repeated that the server may
 // have taken. When ctx ends, no further message leaves; one whose last octet is out has ten seconds left to be acknowledged.

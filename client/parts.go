@@ -106,10 +106,14 @@ func sections(body []byte, boundary string) func(yield func(at, end int) bool) {
 				return
 			}
 			at += i
+			if at > 0 && body[at-1] != '\n' {
+				at += len(delimiter)
+				continue
+			}
 			line, _, _ := bytes.Cut(body[at+len(delimiter):], []byte("\n"))
 			next := min(at+len(delimiter)+len(line)+1, len(body))
 			last := bytes.HasPrefix(line, []byte("--"))
-			if at > 0 && body[at-1] != '\n' || !last && len(bytes.TrimSpace(line)) > 0 {
+			if !last && len(bytes.TrimSpace(line)) > 0 {
 				at += len(delimiter)
 				continue
 			}

@@ -1,8 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"strings"
 	"testing"
+
+	optoutv1 "optout/proto/optout/v1"
 )
 
 // nested is a message n multiparts deep.
@@ -56,4 +59,61 @@ func TestParts(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q, %q", name, got, err, c.want, c.fault)
 		}
 	}
+}
+
+// Whatever a body holds: parts lie in it one after the other, a message without placeholder and footer keeps its octets, and with
+// a footer every text that is shown has the link, and what lies between the parts stays.
+func FuzzParts(f *testing.F) {
+	f.Add("Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+aGk8L2I+\r\n")
+	f.Add("Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>two</body>\r\n--b--\r\nafter")
+	f.Add("Content-Type: multipart/mixed; boundary=b\n\nbefore\n--b\nContent-Transfer-Encoding: quoted-printable\n\n" + UnsubscribeURLPlaceholder + "\n--b\nContent-Type: image/png\n\nx\n--b--")
+	f.Add(nested(3))
+	f.Add("Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r,x\r\n--b--")                                            // a CR alone
+	f.Add("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\none\r\n=2D-b\r\n\r\n--b--") // a boundary, hidden
+	f.Fuzz(func(t *testing.T, text string) {
+		fields, body, err := parse([]byte(text))
+		if err != nil {
+			return
+		}
+		found, err := parts(fields, body)
+		end := 0
+		for _, p := range found {
+			if p.head >= 0 && (p.head < end || p.at < p.head) || p.end < p.at || p.end > len(body) {
+				t.Fatalf("a part lies from %d over %d to %d, after %d", p.head, p.at, p.end, end)
+			}
+			end = p.end
+		}
+		if len(found) > maxParts {
+			t.Fatalf("%d parts", len(found))
+		}
+		link := &optoutv1.UnsubscribeLink{Url: "https://mail.example.com/u/token"}
+		l := &letter{fields: fields, body: body}
+		if l.personalise(nil, true) == nil && len(l.personal) == 0 {
+			if _, got, err := l.fill(link); err != nil || !bytes.Equal(got, body) {
+				t.Fatalf("%q became %q, %v", body, got, err)
+			}
+		}
+		l = &letter{fields: fields, body: body}
+		if l.personalise(&Footer{Lang: "en", Sender: "Example"}, true) != nil || err != nil {
+			return
+		}
+		fields, got, err := l.fill(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := parts(fields, got)
+		if err != nil || len(after) != len(found) {
+			t.Fatalf("%d parts became %d, %v: %q", len(found), len(after), err, got)
+		}
+		for i, p := range after {
+			content, err := p.decode(got)
+			if p.text() && p.shown {
+				if err != nil || !bytes.Contains(content, []byte(link.Url)) {
+					t.Fatalf("a part has no link: %q, %v", content, err)
+				}
+			} else if before, fault := found[i].decode(body); fault == nil && !bytes.Contains(before, []byte(UnsubscribeURLPlaceholder)) && !bytes.Equal(before, content) {
+				t.Fatalf("%q became %q", before, content)
+			}
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"html"
 	"mime/quotedprintable"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"golang.org/x/text/encoding"
@@ -26,6 +27,7 @@ type personal struct {
 	content []byte // decoded
 	footer  int    // where the footer goes in content; -1: none does
 	charset encoding.Encoding
+	base64  bool // how it is encoded again; otherwise as quoted-printable
 }
 
 // personalise finds the parts that differ between copies.
@@ -67,7 +69,7 @@ func (l *letter) personalise(f *Footer, linked bool) error {
 		if p.sealed {
 			return errors.New("it is signed or encrypted with S/MIME or PGP, which the recipient's own unsubscribe link would break: take off either")
 		}
-		x := personal{part: p, content: content, footer: at}
+		x := personal{part: p, content: content, footer: at, base64: p.encoding == "base64" || looksLikeBoundary.Match(content)}
 		if x.charset, err = p.charset(); err != nil {
 			return fmt.Errorf("no unsubscribe link can be put into it: %w: write it in UTF-8", err)
 		}
@@ -78,6 +80,10 @@ func (l *letter) personalise(f *Footer, linked bool) error {
 	}
 	return nil
 }
+
+// looksLikeBoundary finds what quoted-printable could turn into the end of a part: a line that begins with two hyphens, and a CR
+// alone, which its writer takes for the end of a line. The separator of signatures ("-- ") is none.
+var looksLikeBoundary = regexp.MustCompile(`(^|\n)--[^\n]*[^\s]|\r([^\n]|$)`)
 
 // endOfHTML is where something goes that shall be the last to be seen.
 func endOfHTML(content []byte) int {
@@ -112,10 +118,10 @@ func (l *letter) fill(link *optoutv1.UnsubscribeLink) ([]field, []byte, error) {
 			return nil, nil, err
 		}
 		if p.head < 0 {
-			fields = reencoded(l.fields, p.encoding)
+			fields = p.reencoded(l.fields)
 		} else {
 			b.Write(l.body[done:p.head])
-			for _, f := range reencoded(p.fields, p.encoding) {
+			for _, f := range p.reencoded(p.fields) {
 				b.WriteString(f.text)
 			}
 			b.WriteString("\r\n")
@@ -127,9 +133,13 @@ func (l *letter) fill(link *optoutv1.UnsubscribeLink) ([]field, []byte, error) {
 	return fields, b.Bytes(), nil
 }
 
-// reencoded says that what follows is quoted-printable, unless it is base64.
-func reencoded(fields []field, encoding string) (all []field) {
-	if encoding == "base64" || encoding == "quoted-printable" {
+// reencoded is a header that says how the part is encoded again.
+func (p *personal) reencoded(fields []field) (all []field) {
+	now := "quoted-printable"
+	if p.base64 {
+		now = "base64"
+	}
+	if p.encoding == now {
 		return fields
 	}
 	for _, f := range fields {
@@ -137,7 +147,7 @@ func reencoded(fields []field, encoding string) (all []field) {
 			all = append(all, f)
 		}
 	}
-	return append(all, field{"Content-Transfer-Encoding", "Content-Transfer-Encoding: quoted-printable\r\n"})
+	return append(all, field{"Content-Transfer-Encoding", "Content-Transfer-Encoding: " + now + "\r\n"})
 }
 
 // write writes the part for one recipient, encoded.
@@ -156,7 +166,7 @@ func (p *personal) write(f *Footer, to string) ([]byte, error) {
 	}
 	content = bytes.ReplaceAll(content, []byte(UnsubscribeURLPlaceholder), []byte(text))
 	var b bytes.Buffer
-	if p.encoding == "base64" {
+	if p.base64 {
 		encoded := base64.StdEncoding.EncodeToString(content)
 		for len(encoded) > 76 {
 			b.WriteString(encoded[:76] + "\r\n")
