@@ -29,7 +29,7 @@ type delivery struct {
 	id   string
 	// what became of its recipients
 	accepted, repeated []mark
-	withheld           int
+	withheld, observed int
 	denial             *outgoing.Refusal
 	last               string // the upstream's words when it accepted
 	failed             []error
@@ -50,7 +50,7 @@ func (b *backend) deliver(ctx context.Context, s *session, m *message) (answer *
 		d.joint(ctx)
 	}
 	b.o.Log.Info("message", "credential", s.key.Number, "topic", d.q.Topic.Name, "mailing", d.q.Mailing, "recipients", len(s.to), "accepted", len(d.accepted),
-		"repeated", len(d.repeated), "withheld", d.withheld, "failed", len(d.failed))
+		"repeated", len(d.repeated), "withheld", d.withheld, "observed", d.observed, "failed", len(d.failed))
 	return d.answer()
 }
 
@@ -99,7 +99,7 @@ func (d *delivery) one(ctx context.Context, to string) {
 		d.fail(err)
 		return
 	}
-	d.count(start, k, v.InSpite != 0 && d.q.Key.Observing(d.b.o.Now()), d.b.upstream.send(ctx, w, l)[0])
+	d.count(start, k, d.b.o.Judge.Observed(d.q, &v), d.b.upstream.send(ctx, w, l)[0])
 }
 
 // joint sends to all recipients in one transaction, with nothing personal on the message.
@@ -137,7 +137,7 @@ func (d *delivery) joint(ctx context.Context) {
 		return
 	}
 	for i, r := range d.b.upstream.send(ctx, w, l) {
-		d.count(start, marks[i], verdicts[i].InSpite != 0 && d.q.Key.Observing(d.b.o.Now()), r)
+		d.count(start, marks[i], d.b.o.Judge.Observed(d.q, verdicts[i]), r)
 	}
 }
 
@@ -178,6 +178,7 @@ func (d *delivery) count(start time.Time, k mark, observed bool, r reply) {
 		outcome := "accepted"
 		if observed {
 			outcome = "observed"
+			d.observed++
 		}
 		d.b.observe(Event{Outcome: outcome, CheckToAccepted: time.Since(start)})
 	case errors.As(r.err, &e) && e.Code/100 == 5:

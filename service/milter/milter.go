@@ -39,7 +39,8 @@ type Options struct {
 	Topics  string
 	OnError OnError
 	Log     *slog.Logger
-	// Observe takes what became of one recipient, for metrics: "accepted", "refused" (when named) or "withheld". May be nil.
+	// Observe takes what became of one recipient, for metrics: "accepted", "observed", "refused" (when
+	// named) or "withheld". May be nil.
 	Observe func(outcome string)
 }
 
@@ -276,10 +277,16 @@ func (c *session) EndOfMessage(m milter.Modifier) (*milter.Response, error) {
 	if err := c.rewrite(m, q, h, verdicts); err != nil {
 		return nil, err
 	}
-	for range verdicts {
+	observed := 0
+	for _, v := range verdicts {
+		if c.s.o.Judge.Observed(q, v) {
+			observed++
+			c.s.observe("observed")
+			continue
+		}
 		c.s.observe("accepted")
 	}
-	c.s.o.Log.Info("message", "credential", key.Number, "topic", q.Topic.Name, "mailing", q.Mailing, "recipients", len(c.to), "accepted", len(verdicts), "withheld", len(refused))
+	c.s.o.Log.Info("message", "credential", key.Number, "topic", q.Topic.Name, "mailing", q.Mailing, "recipients", len(c.to), "accepted", len(verdicts), "withheld", len(refused), "observed", observed)
 	return milter.RespAccept, nil
 }
 

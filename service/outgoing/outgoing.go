@@ -63,6 +63,11 @@ func (j *Judge) Check(ctx context.Context, q *Question, recipient string) (ledge
 	return v, nil
 }
 
+// Observed reports whether a message that may be sent would have been refused, were its key not being observed.
+func (j *Judge) Observed(q *Question, v *ledger.Verdict) bool {
+	return v.InSpite != 0 && q.Key.Observing(j.o.Now())
+}
+
 // Withheld records that a message was withheld from one who was not refused when first named. It fails no message: the verdict
 // stands whether or not it could be recorded.
 func (j *Judge) Withheld(ctx context.Context, q *Question, v *ledger.Verdict) {
