@@ -210,7 +210,7 @@ func TestLedgerIsTheModel(t *testing.T) {
 		})
 		for x, want := range past {
 			s := w.Registry().Sender("")
-			v, err := w.VerdictAt(w.ctx(), s, s.Topic(x.topic), x.addr, x.at)
+			v, err := w.VerdictAt(w.ctx(), s, s.Topic(x.topic), x.addr, x.at, 0)
 			fatal(err)
 			var got []ledger.Reason
 			for _, d := range v.Denials {

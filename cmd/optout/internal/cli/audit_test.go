@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/wneessen/go-mail"
 
 	"optout/client"
+	"optout/service/keydir"
 	"optout/service/receipt"
 )
 
@@ -187,6 +189,30 @@ func TestAuditMail(t *testing.T) {
 
 	in.offline(t, a)
 	in.postfixLog(t, a, ann)
+	in.newKey(t, a)
+}
+
+// newKey goes on with a second receipt key, which signs from the next start on; the first goes on verifying.
+func (in *installation) newKey(t *testing.T, a *archive) {
+	t.Helper()
+	in.stop()
+	keys, err := keydir.Open(filepath.Join(in.data, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Create(keydir.Receipt, 2, rand.Reader, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	again := install(t, in.data)
+	now := sent(t, again, "ann@example.com")
+	if _, id, err := receipt.Parse(now.receipt("ann@example.com")); err != nil || id != 2 {
+		t.Errorf("key %d signs, %v", id, err)
+	}
+	counts(t, again.object(t, exitNo, "audit-mail", "--ignore-internal", "own.example", a.dir, now.dir),
+		map[string]int{"OK": 4, "UNCHECKED": 1, "FORGED": 1, "OTHER_ADDRESS": 1, "AFTER_OPT_OUT": 2, "STALE": 1})
+	if out := again.do(t, exitOK, "key", "receipt"); strings.Count(out, "optout-receipt-key ") != 2 {
+		t.Errorf("the keys: %s", out)
+	}
 }
 
 // offline verifies signatures without the service.
