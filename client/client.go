@@ -1,7 +1,8 @@
 // Package client asks optout before mail is sent. It knows the API and nothing else of the service.
 //
 // [Client] checks addresses, issues unsubscribe links and records what people say. [Mailer] wraps go-mail and is the only way
-// this package offers to send: it cannot forget to ask. Whatever goes wrong, the answer is never "send": the zero [Decision]
+// this package offers to send, a few messages or a mailing of millions: it cannot forget to ask. [LintMessage] names what a message
+// lacks that the law, the RFCs or the mailbox providers demand. Whatever goes wrong, the answer is never "send": the zero [Decision]
 // forbids, and a mailer that cannot ask sends nothing.
 package client
 

@@ -27,6 +27,8 @@ type run struct {
 	topic  string
 	// linked: the topic is one that an unsubscribe link stops, so that no message of it leaves without one.
 	linked bool
+	// footer goes under every message; nil: none does.
+	footer *Footer
 	smtp   *smtp.Client
 	// stuck ends the sending for everybody who is left, with its outcome.
 	stuck   error
@@ -44,7 +46,7 @@ func (x *run) one(ctx context.Context, j *job, r *Result) {
 		return
 	}
 	if j.letter == nil && j.err == nil {
-		j.letter, j.err = compose(j.msg)
+		j.letter, j.err = compose(j.msg, x.footer, x.linked)
 	}
 	if j.err != nil {
 		r.Outcome, r.Err = Failed, fmt.Errorf("optout client: message %d: %w", r.Message, j.err)
@@ -59,7 +61,11 @@ func (x *run) attempt(ctx context.Context, j *job, r *Result) (lost bool) {
 	fail := func(o Outcome, err error) { r.Outcome, r.Err = o, err }
 	if err := x.connect(ctx); err != nil {
 		// Whoever cannot reach the mail server would wait for it once a recipient.
-		x.stuck, x.outcome = &DeliveryError{Step: "connecting", err: err}, Failed
+		e := &DeliveryError{Step: "connecting", err: err}
+		if answer := (*textproto.Error)(nil); errors.As(err, &answer) {
+			e.Code = answer.Code
+		}
+		x.stuck, x.outcome = e, Failed
 		fail(Failed, x.stuck)
 		return false
 	}
@@ -81,9 +87,13 @@ func (x *run) attempt(ctx context.Context, j *job, r *Result) (lost bool) {
 		return false
 	}
 	text, err := j.letter.write(d.Link, x.linked, j.refused)
-	if err != nil {
-		x.stuck, x.outcome = cannotAsk(err), NotAsked
+	if errors.Is(err, ErrCannotAsk) {
+		x.stuck, x.outcome = err, NotAsked
 		fail(NotAsked, x.stuck)
+		return false
+	}
+	if err != nil {
+		fail(Failed, err)
 		return false
 	}
 	if text, err = receipted(d.Receipt, text); err != nil {

@@ -34,14 +34,56 @@ func (o dkimOption) apply(m *Mailer) {
 		return
 	}
 	names := signedFields(trial)
-	for _, h := range DKIMHeaders() {
-		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, h) }) {
-			names = append(names, h)
-		}
-	}
+	names = append(names, notAmong(names)...)
 	s.SignHeaders(names...)
 	m.signer = &s
 }
+
+// notAmong are the DKIMHeaders that a list of names lacks.
+func notAmong(names []string) (missing []string) {
+	for _, h := range DKIMHeaders() {
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSpace(n), h) }) {
+			missing = append(missing, h)
+		}
+	}
+	return missing
+}
+
+// WithDKIMByServer says that the mail server signs what it is given, and which fields its signatures cover: the list in its
+// configuration, such as OpenDKIM's OversignHeaders and SignHeaders or Rspamd's sign_headers. A list without the DKIMHeaders makes
+// every Send fail with an *UncoveredError: receivers would not count the one-click fields (RFC 8058 section 4).
+func WithDKIMByServer(covered ...string) MailerOption { return dkimByServer(covered) }
+
+type dkimByServer []string
+
+func (o dkimByServer) apply(m *Mailer) {
+	m.signedBehind = true
+	if missing := notAmong(o); len(missing) > 0 {
+		m.err = errors.Join(m.err, &UncoveredError{Missing: missing})
+	}
+}
+
+// UncoveredError: the mail server's signatures would not cover fields that they must.
+type UncoveredError struct {
+	// Missing are the names to add to what the server signs.
+	Missing []string
+}
+
+// Error names the fields.
+func (e *UncoveredError) Error() string {
+	return "optout client: WithDKIMByServer: the server's signatures do not cover " + strings.Join(e.Missing, " and ") + ": add them to the list of fields that it signs"
+}
+
+// WithDKIMDemanded refuses to send mail with an unsubscribe link, with ErrUnsigned, unless the Mailer has WithDKIM or
+// WithDKIMByServer too. Without it a Mailer sends unsigned, as it must where a server signs of which the Mailer knows nothing.
+func WithDKIMDemanded() MailerOption { return dkimDemanded{} }
+
+type dkimDemanded struct{}
+
+func (dkimDemanded) apply(m *Mailer) { m.dkimDemanded = true }
+
+// ErrUnsigned: nobody signs the mail, and the Mailer has WithDKIMDemanded. Nothing was sent.
+var ErrUnsigned = errors.New("optout client: nobody signs this mail with DKIM, so its one-click fields would not count (RFC 8058 section 4): give NewMailer WithDKIM, or WithDKIMByServer")
 
 // signedFields reads the h= tag of a DKIM-Signature field (RFC 6376 section 3.5).
 func signedFields(signature string) []string {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/wneessen/go-mail"
@@ -50,6 +51,52 @@ func ExampleMailer_Send() {
 	if errors.Is(err, client.ErrCannotAsk) {
 		fmt.Println("the service could not be asked; nothing was sent from there on:", err)
 	}
+}
+
+// Send a mailing of any size: messages are made as they are needed, and everybody's fate is written down as it is known.
+func ExampleMailer_SendBulk() {
+	var (
+		c      *client.Client
+		server *mail.Client
+		people []string
+	)
+	mailer := client.NewMailer(c, server, client.WithMailing(20262), client.WithFooter("en"))
+	messages := func(yield func(*mail.Msg, error) bool) {
+		for _, to := range people {
+			msg := mail.NewMsg()
+			err := errors.Join(msg.From("letters@example.com"), msg.To(to))
+			msg.Subject("News of April")
+			msg.SetBodyString(mail.TypeTextPlain, "Good news.\n")
+			if !yield(msg, err) {
+				return
+			}
+		}
+	}
+	counts, err := mailer.SendBulk(context.Background(), "newsletter", messages, client.WithConcurrency(8),
+		client.WithResults(func(r client.Result) { fmt.Println(r.Message, r.Outcome, r.Err) }),
+		client.WithProgress(func(p client.Progress) { fmt.Printf("%d of %d sent\n", p.Sent, p.Recipients) }))
+	if stopped := (*client.BulkError)(nil); errors.As(err, &stopped) {
+		fmt.Println("resume at message", stopped.Resume, "with those who were not asked about:", err)
+	}
+	fmt.Println(counts.Sent, "sent,", counts.Refused, "refused")
+}
+
+// Lint what your templates render, in their tests.
+func ExampleLintMessage() {
+	message := strings.NewReader("From: letters@example.com\nSubject: hello\n\nBuy now!\n")
+	found, err := client.LintMessage(message, client.LintOptions{PostalAddress: "1 Example Street, Springfield", UnsignedYet: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range found {
+		fmt.Println(f.Level, f.Rule)
+	}
+	// Output:
+	// error date-once
+	// error message-id
+	// error list-unsubscribe-missing
+	// error body-link-text
+	// error postal-address
 }
 
 // Sign with DKIM on the way out. The list fields are covered without being named.

@@ -28,6 +28,9 @@ type letter struct {
 	eightBit bool // the server must take 8-bit text (RFC 6152)
 	fields   []field
 	body     []byte
+	linked   bool       // there must be a link
+	footer   *Footer    // goes under the text
+	personal []personal // the parts that differ between copies, in their order
 }
 
 // field is one field of the header: its name, and the whole of it as it stands on the wire.
@@ -38,10 +41,11 @@ type field struct {
 
 func (f field) is(name string) bool { return strings.EqualFold(f.name, name) }
 
-var errSigned = errors.New("it is signed with DKIM already, and the signature cannot cover the unsubscribe fields (RFC 8058 section 4): take the signer off the message and give it to NewMailer with WithDKIM")
+// ErrSigned: a message came signed with DKIM, and was not sent.
+var ErrSigned = errors.New("it is signed with DKIM already, and the signature cannot cover the unsubscribe fields (RFC 8058 section 4): take the signer off the message and give it to NewMailer with WithDKIM")
 
-// compose renders a message.
-func compose(msg *mail.Msg) (*letter, error) {
+// compose renders a message. A footer, if there is one, goes under its text; linked tells whether there will be a link.
+func compose(msg *mail.Msg, footer *Footer, linked bool) (*letter, error) {
 	l := &letter{to: msg.GetTo(), cc: msg.GetCc(), ownID: msg.GetMessageID() != "", eightBit: msg.Encoding() == string(mail.NoEncoding)}
 	var err error
 	if l.from, err = msg.GetSender(false); err != nil {
@@ -56,15 +60,23 @@ func compose(msg *mail.Msg) (*letter, error) {
 	}
 	for _, f := range l.fields {
 		if f.is("DKIM-Signature") {
-			return nil, errSigned
+			return nil, ErrSigned
 		}
 	}
-	return l, nil
+	return l, l.personalise(footer, linked)
 }
 
 // parse takes a message apart. What SMTP would make a line's end is one here too, a bare LF, so that no value of a field can hide
 // another field from the Mailer.
 func parse(text []byte) (fields []field, body []byte, err error) {
+	var whole strings.Builder // of the last field; it may have very many lines
+	end := func() {
+		if len(fields) > 0 {
+			fields[len(fields)-1].text = whole.String()
+		}
+		whole = strings.Builder{}
+	}
+	defer end()
 	for len(text) > 0 {
 		line, rest, _ := bytes.Cut(text, []byte("\n"))
 		text = rest
@@ -79,15 +91,17 @@ func parse(text []byte) (fields []field, body []byte, err error) {
 			if len(fields) == 0 {
 				return nil, nil, errors.New("the header begins with a folded line")
 			}
-			fields[len(fields)-1].text += string(line) + "\r\n"
-			continue
+		} else {
+			name, _, ok := bytes.Cut(line, []byte(":"))
+			name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5: obsolete, but read
+			if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				return nil, nil, errors.New("a line of the header is no field: look at the header values that were set preformatted")
+			}
+			end()
+			fields = append(fields, field{name: string(name)})
 		}
-		name, _, ok := bytes.Cut(line, []byte(":"))
-		name = bytes.TrimRight(name, " \t") // RFC 5322 section 4.5: obsolete, but read
-		if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, nil, errors.New("a line of the header is no field: look at the header values that were set preformatted")
-		}
-		fields = append(fields, field{string(name), string(line) + "\r\n"})
+		whole.Write(line)
+		whole.WriteString("\r\n")
 	}
 	return fields, nil, nil
 }
@@ -99,12 +113,16 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 	if err != nil {
 		return nil, err
 	}
+	fields, body, err := l.fill(link)
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	b.Grow(len(l.body) + 4096)
+	b.Grow(len(body) + 4096)
 	for _, f := range list {
 		b.WriteString(f.text)
 	}
-	for _, f := range l.fields {
+	for _, f := range fields {
 		switch {
 		case f.is("Bcc"), f.is(fieldUnsubscribe), f.is(fieldPost), f.is(fieldReceipt):
 		case f.is("To"):
@@ -119,7 +137,7 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 		}
 	}
 	b.WriteString("\r\n")
-	b.Write(l.body)
+	b.Write(body)
 	return b.Bytes(), nil
 }
 

@@ -123,42 +123,33 @@ func TestBodyArrivesWhole(t *testing.T) {
 		if _, body, _ := strings.Cut(text, "\r\n\r\n"); body != first {
 			t.Errorf("%s got another body", to)
 		}
-		parsed, err := netmail.ReadMessage(strings.NewReader(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		walk(t, parsed.Header.Get("Content-Type"), parsed.Body, &got)
-		if len(got) != 3 || got[0] != "Grüße.\r\n.\r\n..dots\r\nFrom here\r\n" || got[1] != "<p>Grüße.</p>" {
+		got := leaves(t, text)
+		if len(got) != 3 || got[0] != "text/plain: Grüße.\r\n.\r\n..dots\r\nFrom here\r\n" || got[1] != "text/html: <p>Grüße.</p>" {
 			t.Errorf("%s got %q", to, got)
 		}
 	}
 }
 
-// walk reads the leaves of a multipart body; base64 leaves are kept as they are.
-func walk(t *testing.T, contentType string, r io.Reader, leaves *[]string) {
+// eachLeaf calls f with the header and the content of each leaf of a body.
+func eachLeaf(t *testing.T, get func(string) string, r io.Reader, f func(get func(string) string, r io.Reader)) {
 	t.Helper()
-	kind, params, err := mime.ParseMediaType(contentType)
+	kind, params, err := mime.ParseMediaType(get("Content-Type"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(kind, "multipart/") {
-		b, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		*leaves = append(*leaves, string(b))
+		f(get, r)
 		return
 	}
 	for parts := multipart.NewReader(r, params["boundary"]); ; {
-		p, err := parts.NextPart()
+		p, err := parts.NextRawPart()
 		if err == io.EOF {
 			return
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		walk(t, p.Header.Get("Content-Type"), p, leaves)
+		eachLeaf(t, p.Header.Get, p, f)
 	}
 }
 

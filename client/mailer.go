@@ -20,7 +20,11 @@ type Mailer struct {
 	mail   *mail.Client
 	checks []CheckOption
 	signer *mail.DKIMSigner
+	footer string // its language; "" without one
 	err    error
+
+	signedBehind bool // the server signs
+	dkimDemanded bool
 }
 
 // MailerOption changes how a Mailer asks or sends. Every CheckOption is one and applies to every check: WithMailing,
@@ -32,6 +36,9 @@ func (o CheckOption) apply(m *Mailer) { m.checks = append(m.checks, o) }
 // NewMailer makes a mailer of a client and a configured go-mail client: host, port, TLS, authentication and time limit of the
 // connection are go-mail's. Two of go-mail's options the Mailer cannot honour, and Send refuses to go on with them:
 // WithAlwaysDKIMSign (use WithDKIM) and WithDSN (bounces come to the envelope's sender without it).
+//
+// The Mailer signs with DKIM only when it has WithDKIM. Where the mail server signs, its list of fields must have the DKIMHeaders;
+// WithDKIMByServer has the Mailer look at the list, WithDKIMDemanded makes one of the two a condition of sending.
 //
 // A Mailer costs nothing to make. What holds for one mail only, such as InAnswerTo, goes to a Mailer made for it.
 func NewMailer(c *Client, m *mail.Client, options ...MailerOption) *Mailer {
@@ -57,7 +64,7 @@ func NewMailer(c *Client, m *mail.Client, options ...MailerOption) *Mailer {
 //
 // The caller's messages are rendered once and not changed, but for what go-mail itself adds to a message that it renders: Date,
 // Message-ID, MIME-Version and User-Agent, where missing. Make a new message for each mailing. A message that is signed with
-// DKIM already is refused, for a signature made before the list fields cannot cover them: see WithDKIM.
+// DKIM already is refused with ErrSigned, for a signature made before the list fields cannot cover them: see WithDKIM.
 //
 // The messages of a call share one connection, which is dialled anew if it is lost. No message is repeated that the server may
 // have taken. When ctx ends, no further message leaves; one whose last octet is out has ten seconds left to be acknowledged.
@@ -73,11 +80,10 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 	if err != nil {
 		return report.fail(err)
 	}
-	class, err := m.mayCarry(ctx, topic)
+	run, err := m.prepare(ctx, topic)
 	if err != nil {
 		return report.fail(err)
 	}
-	run := &run{mailer: m, topic: topic, linked: class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED}
 	if run.linked {
 		if err := m.firstLook(ctx, topic, report, jobs); err != nil {
 			return report.fail(err)
@@ -102,6 +108,24 @@ func (m *Mailer) Send(ctx context.Context, topic string, messages ...*mail.Msg) 
 		return report, run.stuck
 	}
 	return report, first
+}
+
+// prepare makes sure that mail of a topic may be sent at all, and makes the run that sends it.
+func (m *Mailer) prepare(ctx context.Context, topic string) (run, error) {
+	x := run{mailer: m, topic: topic}
+	class, sender, err := m.mayCarry(ctx, topic)
+	if err != nil {
+		return x, err
+	}
+	x.linked = class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED
+	if x.linked && m.dkimDemanded && m.signer == nil && !m.signedBehind {
+		return x, ErrUnsigned
+	}
+	if m.footer != "" {
+		f := footerOf(m.footer, sender)
+		x.footer = &f
+	}
+	return x, nil
 }
 
 // job is one message of a call.
@@ -147,24 +171,25 @@ func addrSpec(a *netmail.Address) string {
 	return strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">")
 }
 
-// mayCarry tells the topic's class, and refuses commercial mail of a sender without a postal address. A class that this client
-// does not know is taken for commercial.
-func (m *Mailer) mayCarry(ctx context.Context, topic string) (optoutv1.TopicClass, error) {
+// mayCarry tells the topic's class and, where they are needed, the sender's settings, and refuses commercial mail of a sender
+// without a postal address. A class that this client does not know is taken for commercial.
+func (m *Mailer) mayCarry(ctx context.Context, topic string) (optoutv1.TopicClass, *optoutv1.Sender, error) {
 	t, err := m.client.Topic(ctx, topic)
 	if err != nil {
-		return 0, cannotAsk(err)
+		return 0, nil, cannotAsk(err)
 	}
-	if t.Class == optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL || t.Class == optoutv1.TopicClass_TOPIC_CLASS_REQUIRED {
-		return t.Class, nil
+	commercial := t.Class != optoutv1.TopicClass_TOPIC_CLASS_TRANSACTIONAL && t.Class != optoutv1.TopicClass_TOPIC_CLASS_REQUIRED
+	if !commercial && m.footer == "" {
+		return t.Class, nil, nil
 	}
 	s, err := m.client.Sender(ctx)
 	if err != nil {
-		return 0, cannotAsk(err)
+		return 0, nil, cannotAsk(err)
 	}
-	if strings.TrimSpace(s.GetPostalAddress()) == "" {
-		return 0, ErrPostalAddress
+	if commercial && strings.TrimSpace(s.GetPostalAddress()) == "" {
+		return 0, nil, ErrPostalAddress
 	}
-	return t.Class, nil
+	return t.Class, s, nil
 }
 
 // firstLook checks everybody, without asking for links: nothing is connected, let alone sent, when nobody may be written to, and

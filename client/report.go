@@ -13,7 +13,8 @@ type Outcome int
 
 // Outcomes. The zero value means that nothing was sent.
 const (
-	// NotAsked: optout could not be asked, or gave no answer to send by, so nothing was sent.
+	// NotAsked: optout could not be asked, or gave no answer to send by, or the sending ended before it came to this recipient, so
+	// nothing was sent.
 	NotAsked Outcome = iota
 	// Sent: the server took the message.
 	Sent

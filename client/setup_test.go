@@ -60,6 +60,9 @@ type sink struct {
 
 	before func(to string)                         // runs when a message has arrived whole, before it is acknowledged
 	refuse string                                  // a recipient it refuses
+	onOpen func(n int) error                       // runs when the n-th connection says hello, from 1
+	onRcpt func(to string, c *smtp.Conn) error     // runs at RCPT
+	reject func(to string) error                   // runs when a message has arrived whole; with an error it is not kept
 	onMail func(n int, c *smtp.Conn) error         // runs at the n-th MAIL, from 1
 	onData func(to string, c *smtp.Conn) error     // runs when a message has arrived whole and is kept
 	unread func(to string, c *smtp.Conn) (cut int) // more than 0: the connection ends after so many octets of the message
@@ -83,7 +86,7 @@ func newSink(t *testing.T) *sink {
 	srv.ErrorLog = quiet{}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close(); <-done })
+	t.Cleanup(func() { srv.Close(); l.Close(); <-done }) // the library closes only a listener that it has begun to serve
 	s.host, s.port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	return s
 }
@@ -115,6 +118,11 @@ func (s *sink) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dialled++
+	if s.onOpen != nil {
+		if err := s.onOpen(s.dialled); err != nil {
+			return nil, err
+		}
+	}
 	return &sinkSession{s: s, conn: c}, nil
 }
 
@@ -161,6 +169,11 @@ func (x *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if to == x.s.refuse {
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user: " + to}
 	}
+	if x.s.onRcpt != nil {
+		if err := x.s.onRcpt(to, x.conn); err != nil {
+			return err
+		}
+	}
 	x.to = append(x.to, to)
 	return nil
 }
@@ -175,6 +188,11 @@ func (x *sinkSession) Data(r io.Reader) error {
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return err
+	}
+	if x.s.reject != nil {
+		if err := x.s.reject(x.to[0]); err != nil {
+			return err
+		}
 	}
 	x.s.mu.Lock()
 	for _, to := range x.to {

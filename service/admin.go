@@ -2,6 +2,7 @@ package service
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"optout/service/ledger"
+	"optout/service/mailgate"
 )
 
 // meters are the figures at /metrics. None has an address or a key in its labels.
@@ -17,6 +19,10 @@ type meters struct {
 	registry *prometheus.Registry
 	calls    *prometheus.HistogramVec
 	pages    *prometheus.HistogramVec
+	messages *prometheus.CounterVec
+	outcomes *prometheus.CounterVec
+	accepted prometheus.Histogram
+	filtered *prometheus.CounterVec
 }
 
 func newMeters(l *ledger.Ledger) *meters {
@@ -24,7 +30,12 @@ func newMeters(l *ledger.Ledger) *meters {
 		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_rpc_seconds", Help: "Time to answer a call, by method and gRPC code.",
 			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"method", "code"}),
 		pages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_http_seconds", Help: "Time to answer a recipient's request, by route and status.",
-			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"route", "code"})}
+			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"route", "code"}),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_messages_total", Help: "Messages that came to the gate, by the code of the answer."}, []string{"code"}),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_recipients_total", Help: "Recipients of mail at the gate, by what became of them."}, []string{"outcome"}),
+		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_milter_recipients_total", Help: "Recipients of mail at the milter and the socketmap, by what became of them."}, []string{"outcome"}),
+		accepted: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "optout_gate_check_to_accepted_seconds", Help: "Time from a recipient's last check to the upstream's acceptance.",
+			Buckets: prometheus.ExponentialBuckets(0.0002, 1.5, 27)})}
 	count := func(name, help string, f func() float64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
 	}
@@ -47,7 +58,7 @@ func newMeters(l *ledger.Ledger) *meters {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.pages, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -58,6 +69,19 @@ func (m *meters) rpc(method string, code codes.Code, d time.Duration) {
 func (m *meters) web(route string, status int, d time.Duration) {
 	m.pages.WithLabelValues(route, http.StatusText(status)).Observe(d.Seconds())
 }
+
+func (m *meters) gate(e mailgate.Event) {
+	if e.Code != 0 {
+		m.messages.WithLabelValues(strconv.Itoa(e.Code)).Inc()
+		return
+	}
+	m.outcomes.WithLabelValues(e.Outcome).Inc()
+	if e.CheckToAccepted != 0 {
+		m.accepted.Observe(e.CheckToAccepted.Seconds())
+	}
+}
+
+func (m *meters) milter(outcome string) { m.filtered.WithLabelValues(outcome).Inc() }
 
 // adminHandler serves /metrics, /healthz (the process lives and its ledger has not failed) and /readyz (writes are taken).
 func (s *Service) adminHandler() http.Handler {

@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
+	"optout/service/report":   {},
 	"optout/service/receipt":  {},
 
 	// Adapters.
@@ -28,19 +29,26 @@ var allowed = map[string][]string{
 	"optout/service/sqlite": {"optout/service/ledger"},
 	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
-	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address"},
+	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/report"},
+
+	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
+	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
+	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
 
 	// What tests of stores and adapters share.
+	"optout/service/mailtest":   {"optout/service/ledgertest"},
 	"optout/service/ledgertest": {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailin", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+		"optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
-	"optout/client":            {"optout/proto/optout/v1"},
-	"optout/client/clienttest": {"optout/client", "optout/proto/optout/v1", "optout/service"},
-	"optout/cmd/optout":        {"optout/cmd/optout/internal/cli"},
-	"optout/cmd/optout/internal/cli": {"optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger", "optout/service/receipt",
+	"optout/client":                     {"optout/proto/optout/v1"},
+	"optout/client/clienttest":          {"optout/client", "optout/proto/optout/v1", "optout/service"},
+	"optout/cmd/optout":                 {"optout/cmd/optout/internal/cli"},
+	"optout/cmd/optout/internal/probe":  {},
+	"optout/cmd/optout/internal/doctor": {},
+	"optout/cmd/optout/internal/cli": {"optout/cmd/optout/internal/doctor", "optout/cmd/optout/internal/probe", "optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger", "optout/service/receipt",
 		"optout/cmd/optout/internal/sentmail"},
 	"optout/cmd/optout/internal/sentmail": {},
 }

@@ -19,6 +19,11 @@ type Config struct {
 	// (GRPC and HTTP must be on).
 	GRPC, HTTP, Admin, SMTP string
 
+	// Gate is the SMTP gate; off while its Upstream is empty.
+	Gate GateConfig
+	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.
+	Milter MilterConfig
+
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string
 	// MailDomain is the domain of unsubscribe addresses; empty for none: then links have no mailto.
@@ -41,10 +46,16 @@ type Config struct {
 	Random io.Reader
 }
 
-// Addresses are the addresses in use, host:port; an empty one is off. It is the ready line of "optout serve".
+// Addresses are the addresses in use, host:port or unix:PATH; an empty one is off. It is the ready line of "optout serve".
 type Addresses struct {
 	GRPC  string `json:"grpc,omitempty"`
 	HTTP  string `json:"http,omitempty"`
 	Admin string `json:"admin,omitempty"`
 	SMTP  string `json:"smtp,omitempty"`
+	Gate  string `json:"gate,omitempty"`
+	// Submissions is the gate's address with implicit TLS.
+	Submissions string `json:"gate_submissions,omitempty"`
+	Milter      string `json:"milter,omitempty"`
+	MilterLocal string `json:"milter_local,omitempty"`
+	Socketmap   string `json:"socketmap,omitempty"`
 }

@@ -115,6 +115,11 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// receipt makes the receipt of mail that may be sent now.
+func (s *Service) receipt(sender, topic uint32, keys [][16]byte, position uint64) string {
+	return s.receipts.Sign(receipt.Claims{Sender: sender, Topic: topic, Key: receipt.JoinKeys(keys), Position: position, Minute: uint32(s.cfg.Now().Unix() / 60)})
+}
+
 // loadRing makes the ring of every link key that the ledger knows: a missing one would kill the links it signed.
 func (s *Service) loadRing() error {
 	folder := map[uint16]keydir.Key{}

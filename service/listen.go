@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 )
 
 // listen opens every listener that is on. Off loopback it must be TLS, or plaintext said out loud.
@@ -20,6 +21,11 @@ func (s *Service) listen(secure bool) error {
 		{"http", "--http", s.cfg.HTTP, &s.addresses.HTTP},
 		{"admin", "--admin", s.cfg.Admin, &s.addresses.Admin},
 		{"smtp", "--smtp", s.cfg.SMTP, &s.addresses.SMTP},
+		{"gate", "--gate", s.cfg.Gate.Listen, &s.addresses.Gate},
+		{"submissions", "--gate-submissions", s.cfg.Gate.Submissions, &s.addresses.Submissions},
+		{"milter", "--milter", s.cfg.Milter.Listen, &s.addresses.Milter},
+		{"milter-local", "--milter-local", s.cfg.Milter.Local, &s.addresses.MilterLocal},
+		{"socketmap", "--socketmap", s.cfg.Milter.Socketmap, &s.addresses.Socketmap},
 	} {
 		if l.addr == "" {
 			if l.name == "grpc" || l.name == "http" {
@@ -27,8 +33,23 @@ func (s *Service) listen(secure bool) error {
 			}
 			continue
 		}
+		if l.name == "submissions" && !secure {
+			return fmt.Errorf("%s needs --tls-cert and --tls-key: it begins with TLS", l.flag)
+		}
+		if path, ok := strings.CutPrefix(l.addr, "unix:"); ok && plainOnly(l.name) {
+			n, err := listenUnix(path)
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.flag, err)
+			}
+			s.listeners[l.name] = n
+			*l.used = l.addr
+			continue
+		}
+		if plainOnly(l.name) && !s.cfg.InsecurePlaintext && !loopback(l.addr) {
+			return fmt.Errorf("%s %s: the protocol knows no TLS and it is not on loopback: use unix:PATH, or --insecure-plaintext on a network that nobody else is on", l.flag, l.addr)
+		}
 		// Mail servers speak plaintext and STARTTLS; what they bring is a token, not a secret of ours.
-		if l.name != "smtp" && !secure && !s.cfg.InsecurePlaintext && !loopback(l.addr) {
+		if l.name != "smtp" && !plainOnly(l.name) && !secure && !s.cfg.InsecurePlaintext && !loopback(l.addr) {
 			return fmt.Errorf("%s %s: it is not on loopback, so it needs TLS: give --tls-cert and --tls-key (or --insecure-plaintext behind a proxy that does TLS)", l.flag, l.addr)
 		}
 		n, err := net.Listen("tcp", l.addr)
@@ -39,6 +60,33 @@ func (s *Service) listen(secure bool) error {
 		*l.used = n.Addr().String()
 	}
 	return nil
+}
+
+// plainOnly tells the protocols that know no TLS.
+func plainOnly(name string) bool {
+	return name == "milter" || name == "milter-local" || name == "socketmap"
+}
+
+// listenUnix listens on a socket that its owner and group may use. One that a process left behind is taken away.
+func listenUnix(path string) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: another process listens there", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 func loopback(addr string) bool {
@@ -80,6 +128,16 @@ func (c *Config) tls() (server, mutual *tls.Config, err error) {
 		mutual.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return server, mutual, nil
+}
+
+// optionalCertificates is the configuration of the public listener: recipients have no certificates, callers of the API may.
+func optionalCertificates(server, mutual *tls.Config) *tls.Config {
+	if server == nil || mutual.ClientCAs == nil {
+		return server
+	}
+	c := server.Clone()
+	c.ClientCAs, c.ClientAuth = mutual.ClientCAs, tls.VerifyClientCertIfGiven
+	return c
 }
 
 func (c *Config) proxies() ([]netip.Prefix, error) {

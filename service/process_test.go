@@ -39,6 +39,10 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if os.Getenv(sinkEnv) != "" {
+		sinkProcess() // the server behind the gate, run in a process of its own
+		return
+	}
 	if os.Getenv(controlEnv) != "" {
 		controlWriter() // the control of the power-cut test, run in a process of its own
 		return

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,9 @@ import (
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/mailgate"
 	"optout/service/mailin"
+	"optout/service/milter"
 	"optout/service/receipt"
 	"optout/service/rpc"
 	"optout/service/sqlite"
@@ -52,10 +55,12 @@ type Service struct {
 	receiptKeys []rpc.ReceiptKey
 	meters      *meters
 
-	grpc  *rpc.Server
-	http  *http.Server
-	admin *http.Server
-	smtp  *mailin.Server
+	grpc   *rpc.Server
+	http   *http.Server
+	admin  *http.Server
+	smtp   *mailin.Server
+	gate   *mailgate.Server
+	filter *milter.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -170,13 +175,24 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	if err != nil {
 		return err
 	}
-	s.http = web.Server(web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
-		Observe: s.meters.web}), tlsServer, s.log)
+	pages := web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
+		Observe: s.meters.web})
+	api := s.grpc.JSON(cfg.TLSClientCA != "")
+	s.http = web.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, rpc.JSONPrefix) {
+			api.ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
 		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
-	return nil
+	if err := s.newGate(tlsServer); err != nil {
+		return err
+	}
+	return s.newMilter()
 }
 
 // mailDomains are the domains whose unsubscribe addresses are ours.
@@ -239,8 +255,17 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.smtp != nil {
 		serve("smtp", s.smtp.Serve)
 	}
+	if s.gate != nil {
+		serve("gate", func(l net.Listener) error { return s.gate.Serve(l, false) })
+		serve("submissions", func(l net.Listener) error { return s.gate.Serve(l, true) })
+	}
+	if s.filter != nil {
+		serve("milter", func(l net.Listener) error { return s.filter.Serve(l, false) })
+		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
+		serve("socketmap", s.filter.ServeMap)
+	}
 	s.grpc.SetServing(true)
-	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "ledger", s.ledger.ID())
+	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
 	var err error
 	select {
@@ -279,6 +304,16 @@ func (s *Service) drain(orderly bool) {
 	if s.smtp != nil {
 		all.Go(func() { s.smtp.Close() })
 	}
+	if s.gate != nil {
+		all.Go(func() {
+			if err := s.gate.Close(ctx); err != nil {
+				s.log.Error("the gate did not end well", "error", err)
+			}
+		})
+	}
+	if s.filter != nil {
+		all.Go(func() { s.filter.Close(ctx) })
+	}
 	all.Wait()
 }
 
@@ -290,6 +325,11 @@ func (s *Service) close() error {
 		l.Close()
 	}
 	var errs []error
+	if s.gate != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		errs = append(errs, s.gate.Close(ctx))
+	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
 	}

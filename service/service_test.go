@@ -232,6 +232,24 @@ func TestMutualTLS(t *testing.T) {
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}}
 	defer web.CloseIdleConnections()
+	// The same API as JSON is no way round.
+	with := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{pair}}}}
+	defer with.CloseIdleConnections()
+	for want, client := range map[int]*http.Client{http.StatusForbidden: web, http.StatusOK: with} {
+		req, err := http.NewRequest(http.MethodPost, "https://"+p.addr.HTTP+"/optout.v1.AdminService/ListSenders", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+p.key)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("JSON: %d, want %d", resp.StatusCode, want)
+		}
+	}
 	resp, err := web.Get("https://" + p.addr.HTTP + "/u/x")
 	if err != nil {
 		t.Fatal(err)

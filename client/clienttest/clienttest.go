@@ -23,6 +23,10 @@ import (
 type Service struct {
 	// GRPC and HTTP are the addresses that it listens on, host:port.
 	GRPC, HTTP string
+	// Gate is the address of the SMTP gate, and Submissions its address with TLS from the first octet, when options have turned them on.
+	Gate, Submissions string
+	// Admin is the address of /metrics, when an option has turned it on.
+	Admin string
 	// Key is an admin API key.
 	Key string
 
@@ -50,7 +54,7 @@ func Start(t testing.TB, options ...Option) *Service {
 	if err != nil {
 		t.Fatal(errors.Join(err, svc.Close()))
 	}
-	s := &Service{GRPC: svc.Addresses().GRPC, HTTP: svc.Addresses().HTTP, Key: strings.TrimSpace(string(key)), svc: svc}
+	s := &Service{GRPC: svc.Addresses().GRPC, HTTP: svc.Addresses().HTTP, Gate: svc.Addresses().Gate, Submissions: svc.Addresses().Submissions, Admin: svc.Addresses().Admin, Key: strings.TrimSpace(string(key)), svc: svc}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- svc.Run(ctx) }()

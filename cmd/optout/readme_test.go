@@ -17,6 +17,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"optout/cmd/optout/internal/cli"
+	"optout/service/ledgertest"
 )
 
 var fence = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```")
@@ -85,13 +86,28 @@ func TestREADME(t *testing.T) {
 	go srv.Serve(l)
 	defer srv.Close()
 
-	script := "set -e\ntrap 'kill $(jobs -p) 2>/dev/null; rm -f ./optout' EXIT\n"
+	script := "set -e\ntrap 'kill $(jobs -p) 2>/dev/null; rm -f ./optout ./crm.key' EXIT\n"
 	for _, b := range blocks(t, "sh") {
 		b = strings.ReplaceAll(b, "go test ./...\n", "") // this test is part of it
-		script += "echo '--- block'\n" + b
+		script += "echo '--- block'\n" + strings.ReplaceAll(b, "127.0.0.1:7080", web)
 		if strings.Contains(b, "serve &") {
 			script += "for i in $(seq 100); do curl -fsS http://" + admin + "/readyz >/dev/null 2>&1 && break; sleep 0.1; done\n"
 		}
+	}
+	// The program in other languages, each with this test's address; crm.key is in the folder by then.
+	for _, language := range []struct{ fence, file string }{{"python", "check.py"}, {"js", "check.mjs"}, {"php", "check.php"}} {
+		programs := blocks(t, language.fence)
+		if len(programs) != 1 {
+			t.Fatalf("the README has %d programs in %s", len(programs), language.fence)
+		}
+		interpreter := map[string]string{"python": "python3", "js": "node", "php": "php"}[language.fence]
+		_, err := exec.LookPath(interpreter)
+		ledgertest.Require(t, "the README's programs need "+interpreter, err == nil)
+		file := filepath.Join(dir, language.file)
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(programs[0], "127.0.0.1:7080", web)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		script += "echo '--- " + language.fence + "'\n" + interpreter + " " + file + "\n"
 	}
 	script += "echo '--- the Go program'\ngo run -overlay " + overlay(t, root, dir, grpc, data, l.Addr().(*net.TCPAddr).Port) + " ./cmd/readme-example\n"
 	cmd := exec.Command("bash", "-c", script)
@@ -102,7 +118,7 @@ func TestREADME(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"SEND         ann@example.com", "exit code 1: not to be mailed", "List-Unsubscribe: <http", "opted out of ALL; by one-click",
-		"ann@example.com refused DO_NOT_SEND: OPTED_OUT_ALL", "bob@example.com sent SEND", "optout_"} {
+		"ann@example.com refused DO_NOT_SEND: OPTED_OUT_ALL", "bob@example.com sent SEND", `"verdict":"VERDICT_SEND"`, "python sends with ['List-Unsubscribe'", "node sends with", "php sends with List-Unsubscribe"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the README's commands do not print %q:\n%s", want, out.String())
 		}
@@ -123,7 +139,13 @@ func TestREADMECommandsParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := blocks(t, "")
+	var commands []string
+	for _, b := range blocks(t, "") {
+		for _, c := range strings.Split(strings.TrimSpace(strings.ReplaceAll(b, "\\\n", " ")), "\n") {
+			c, _, _ = strings.Cut(c, " < ")
+			commands = append(commands, c)
+		}
+	}
 	for _, m := range regexp.MustCompile("`(optout [a-z][^`]*)`").FindAllStringSubmatch(string(text), -1) {
 		commands = append(commands, m[1])
 	}
@@ -131,7 +153,7 @@ func TestREADMECommandsParse(t *testing.T) {
 		t.Fatalf("only %d commands found", len(commands))
 	}
 	for _, c := range commands {
-		words := regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(strings.ReplaceAll(c, "\\\n", " "), -1)
+		words := regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(c, -1)
 		for i := range words {
 			words[i] = strings.Trim(words[i], `"`)
 		}

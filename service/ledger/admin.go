@@ -2,16 +2,12 @@ package ledger
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"net/url"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-
-	"crypto/sha256"
 
 	"optout/service/address"
 )
@@ -289,77 +285,6 @@ func (l *Ledger) UpdateTopic(ctx context.Context, by By, sender, name string, c 
 
 func loosening(field string) error {
 	return &Error{Kind: ErrLoosening, Field: field, Problem: "class and consent rule may only be tightened", Remedy: "create a new topic: people said yes and no to this one as it is"}
-}
-
-// NewAPIKey describes a key to create.
-type NewAPIKey struct {
-	Label   string
-	Role    Role
-	Senders []string
-	Topics  []string
-}
-
-// CreateAPIKey creates a key. secret is made by the caller from 256 random bits; only its SHA-256 is kept. Errors:
-// ErrUnknownSender, ErrUnknownTopic, ErrInvalidField, and those of a write.
-func (l *Ledger) CreateAPIKey(ctx context.Context, by By, k NewAPIKey, secret string) (*APIKey, Outcome, error) {
-	if k.Role < RoleMailer || k.Role > RoleAdmin {
-		return nil, Outcome{}, invalid("key.role", "unknown role", "use "+strings.Join(roleNames[1:], ", "))
-	}
-	if err := checkText("key.label", k.Label, 100, true); err != nil {
-		return nil, Outcome{}, err
-	}
-	reg := l.Registry()
-	for _, name := range k.Senders {
-		if _, err := l.sender(reg, name); err != nil || name == "" {
-			return nil, Outcome{}, invalid("key.senders", "there is no sender "+strconv.Quote(clip(name)), "see \"optout sender list\"")
-		}
-	}
-	for _, name := range k.Topics {
-		if !slices.ContainsFunc(reg.Senders(), func(s *Sender) bool {
-			return s.Topic(name) != nil && (len(k.Senders) == 0 || slices.Contains(k.Senders, s.Name))
-		}) {
-			return nil, Outcome{}, invalid("key.topics", "no sender of the key has a topic "+strconv.Quote(clip(name)), "see \"optout topic list\"")
-		}
-	}
-	hash := sha256.Sum256([]byte(secret))
-	var n uint32
-	o, err := l.admin(ctx, nil, func(t *tx) (uint64, error) {
-		n = 1
-		for i := range t.registry().apiKeys {
-			n = max(n, i+1)
-		}
-		return t.add(&Entry{Kind: APIKeyCreated, Channel: by.Channel, Actor: by.Key, Detail: map[string]string{"number": strconv.Itoa(int(n)),
-			"label": k.Label, "role": strconv.Itoa(int(k.Role)), "senders": strings.Join(k.Senders, ","), "topics": strings.Join(k.Topics, ","),
-			"sha256": hex.EncodeToString(hash[:])}}, nil)
-	})
-	if err != nil {
-		return nil, o, err
-	}
-	return l.Registry().APIKey(n), o, nil
-}
-
-// RevokeAPIKey revokes a key at once. Errors: ErrNotFound, ErrLastAdmin, and those of a write.
-func (l *Ledger) RevokeAPIKey(ctx context.Context, by By, n uint32) (Outcome, error) {
-	return l.admin(ctx, nil, func(t *tx) (uint64, error) {
-		keys := t.registry().apiKeys
-		k := keys[n]
-		if k == nil {
-			return 0, &Error{Kind: ErrNotFound, Field: "number", Problem: fmt.Sprintf("there is no API key %d", n), Remedy: "see \"optout key list\""}
-		}
-		if !k.Revoked.IsZero() {
-			return 0, &Error{Kind: ErrNotFound, Field: "number", Problem: fmt.Sprintf("API key %d was revoked before", n)}
-		}
-		admins := 0
-		for _, o := range keys {
-			if o.Role == RoleAdmin && o.Revoked.IsZero() {
-				admins++
-			}
-		}
-		if k.Role == RoleAdmin && admins == 1 {
-			return 0, &Error{Kind: ErrLastAdmin, Field: "number", Problem: "it is the last admin key", Remedy: "create another admin key first"}
-		}
-		return t.add(&Entry{Kind: APIKeyRevoked, Channel: by.Channel, Actor: by.Key, Detail: map[string]string{"number": strconv.Itoa(int(n))}}, nil)
-	})
 }
 
 // RegisterSecret records that an address key or link key has come into use: its kind and id, and a check value by which it is

@@ -32,6 +32,8 @@ type CheckRequest struct {
 	AtLeast Position
 	// Key is the number of the API key that asks: it is on the ledger when the mail goes out in spite of a no.
 	Key uint32
+	// Observe lets mail of a key in observe mode pass every no, each time with an entry. Only the gate and the milter ask so.
+	Observe bool
 }
 
 // scratch is what a check needs to work without allocating.
@@ -141,12 +143,47 @@ func (l *Ledger) checkOne(ctx context.Context, req *CheckRequest, q *question, a
 	gather(sc.record, sc.person, &sc.keys, q.sender.All(), &sc.b)
 	evaluate(q, &sc.b, v)
 	l.stats.Checks.Add(1)
-	if v.passed {
+	if v.passed || !v.Send && q.observed(req) {
 		return l.sendInSpite(ctx, *req, *q, sc.keys, v)
 	}
 	if !v.Send {
 		l.stats.Refused.Add(1)
 	}
+	return nil
+}
+
+// observed reports whether the mail that is asked about is only observed.
+func (q *question) observed(req *CheckRequest) bool {
+	if !req.Observe {
+		return false
+	}
+	k := q.reg.APIKey(req.Key)
+	return k != nil && k.Observing(Time(q.now))
+}
+
+// Foresee tells whether a check would refuse the address whatever act of the person it named, without giving leave to send:
+// v.Send is never true, and nothing is written. v.Denials are the reasons, and are empty when the check might pass. Errors: those
+// of Check but for those of a write.
+func (l *Ledger) Foresee(ctx context.Context, req *CheckRequest, v *Verdict) error {
+	q, err := l.question(ctx, req, v)
+	if err != nil {
+		return err
+	}
+	sc := l.borrow()
+	defer l.scratch.Put(sc)
+	if sc.addr, err = address.Parse(req.Address); err != nil {
+		return addressError(err)
+	}
+	v.Topic, v.Sender, v.Position = q.topic, q.sender, q.position
+	l.opt.Keys.Keys(q.sender.Number, &sc.addr, &sc.keys)
+	v.Key, v.Generation = sc.keys.Of[0].Suppression, sc.keys.Of[0].Generation
+	q.domainRules(&sc.addr)
+	gather(sc.record, sc.person, &sc.keys, q.sender.All(), &sc.b)
+	evaluate(&q, &sc.b, v)
+	if v.Send || q.observed(req) {
+		v.Denials = v.Denials[:0]
+	}
+	v.Send, v.passed = false, false
 	return nil
 }
 
@@ -165,7 +202,8 @@ func (q *question) domainRules(a *address.Address) {
 // sendInSpite turns a passed no into an entry, or into a refusal when the ground is missing. The verdict is given anew in the
 // commit loop, so that it and the entry speak of the same standing.
 func (l *Ledger) sendInSpite(ctx context.Context, req CheckRequest, q question, keys address.Keys, v *Verdict) error {
-	if q.topic.Ground == GroundAnswer && req.Act == (Act{}) {
+	observed := q.observed(&req)
+	if q.topic.Ground == GroundAnswer && req.Act == (Act{}) && !observed {
 		v.Send, v.passed = false, false
 		l.stats.Refused.Add(1)
 		return nil
@@ -177,10 +215,12 @@ func (l *Ledger) sendInSpite(ctx context.Context, req CheckRequest, q question, 
 		gather(t.record, t.members, &keys, q.sender.All(), &b)
 		fresh = Verdict{Topic: q.topic, Sender: q.sender, Key: keys.Of[0].Suppression, Generation: keys.Of[0].Generation}
 		evaluate(&q, &b, &fresh)
-		if !fresh.passed {
+		detail := map[string]string{"topic": q.topic.Name}
+		if !fresh.Send && observed {
+			fresh.Send, detail["observed"] = true, "true"
+		} else if !fresh.passed {
 			return nil
 		}
-		detail := map[string]string{"topic": q.topic.Name}
 		if req.Act != (Act{}) {
 			detail["in_answer_to"], detail["in_answer_to_at"] = req.Act.What, req.Act.At.UTC().Format(time.RFC3339)
 		}

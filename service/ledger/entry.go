@@ -33,6 +33,8 @@ const (
 	Unlinked           Kind = 15
 	SentInSpite        Kind = 16
 	WirelessAuthorized Kind = 17
+	Withheld           Kind = 18
+	Bounced            Kind = 19
 )
 
 // What is set up around them; these entries have no address key.
@@ -49,6 +51,7 @@ const (
 	APIKeyRevoked    Kind = 41
 	SecretRegistered Kind = 42
 	ImportCompleted  Kind = 43
+	APIKeyUpdated    Kind = 44
 )
 
 // Channel is the way by which an entry came. The numbers are part of the encoding and of the API.

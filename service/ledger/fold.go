@@ -46,6 +46,8 @@ func fold(rec *standing.Record, e *Entry) {
 	case Subscribed:
 		f.Occurred, f.Consent = e.Occurred, discriminator(e.Consent)
 		rec.Facts = append(rec.Facts, f)
+	case Bounced:
+		rec.Facts = append(without(rec.Facts, func(o *standing.Fact) bool { return kindOf(o) == Bounced && o.At < e.At-SoftWindow.Milliseconds() }), f)
 	case Confirmed:
 		// It takes the place of its request and counts at the request's position; the consent runs from then.
 		for i := range rec.Facts {
@@ -59,7 +61,9 @@ func fold(rec *standing.Record, e *Entry) {
 	case Resumed:
 		rec.Facts = without(rec.Facts, func(o *standing.Fact) bool { return kindOf(o) == Paused && o.Scope == e.Scope })
 	case Lifted:
-		rec.Facts = without(rec.Facts, func(o *standing.Fact) bool { return reasonOf(kindOf(o)) == e.Reason })
+		rec.Facts = without(rec.Facts, func(o *standing.Fact) bool {
+			return reasonOf(kindOf(o)) == e.Reason || e.Reason == ReasonUndeliverable && kindOf(o) == Bounced
+		})
 	case Voided, Undone:
 		rec.Facts = without(rec.Facts, func(o *standing.Fact) bool { return o.Entry == e.Ref })
 	case Joined:

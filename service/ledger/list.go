@@ -197,7 +197,7 @@ func inForce(rec *standing.Record, e *Entry, now int64) bool {
 		return false
 	}
 	f := &rec.Facts[i]
-	if kindOf(f) == Paused {
+	if f.Until != 0 && (kindOf(f) == Paused || kindOf(f) == Undeliverable) {
 		return f.Until > now
 	}
 	if kindOf(f) == OptedOut {

@@ -132,7 +132,41 @@ type APIKey struct {
 	Topics  []string
 	Created time.Time
 	Revoked time.Time
-	hash    [32]byte
+	KeySettings
+	hash [32]byte
+}
+
+// KeySettings are what the SMTP gate and the milter do with a key's mail.
+type KeySettings struct {
+	// DefaultTopic is the topic of messages that name none; empty for none.
+	DefaultTopic string
+	// ListSoftware keeps the List-* fields that a mailing list manager sets (RFC 2369 section 3), but for those of ours.
+	ListSoftware bool
+	// ObserveFrom is when the key's observe mode first began, and ObserveUntil when it ends; until then its mail is let through
+	// and what would have been refused is an entry. Zero for never.
+	ObserveFrom, ObserveUntil time.Time
+}
+
+// Observing reports whether the key's mail is only observed at this moment.
+func (k *APIKey) Observing(now time.Time) bool { return now.Before(k.ObserveUntil) }
+
+// MaxObserve is how long a key may be observed at the most: once, and at no time longer.
+const MaxObserve = 14 * 24 * time.Hour
+
+// set takes over the settings that d names.
+func (k *KeySettings) set(d map[string]string) {
+	if v, ok := d["default_topic"]; ok {
+		k.DefaultTopic = v
+	}
+	if v, ok := d["list_software"]; ok {
+		k.ListSoftware = v == "true"
+	}
+	for name, field := range map[string]*time.Time{"observe_from": &k.ObserveFrom, "observe_until": &k.ObserveUntil} {
+		if v, ok := d[name]; ok {
+			ms, _ := strconv.ParseInt(v, 10, 64)
+			*field = Time(ms)
+		}
+	}
 }
 
 // MayUseSender reports whether the key is bound to the sender, or to none.
@@ -326,7 +360,14 @@ func (r *Registry) apply(e *Entry) error {
 		if h, err := hex.DecodeString(d["sha256"]); err != nil || copy(k.hash[:], h) != 32 || r.apiKeys[n] != nil || n == 0 {
 			return fmt.Errorf("entry %d: API key does not fit the ledger", e.Position)
 		}
+		k.set(d)
 		r.apiKeys[n], r.byHash[k.hash] = k, k
+	case APIKeyUpdated:
+		k := r.apiKeys[number(d["number"])]
+		if k == nil {
+			return fmt.Errorf("entry %d: no such API key", e.Position)
+		}
+		k.set(d)
 	case APIKeyRevoked:
 		k := r.apiKeys[number(d["number"])]
 		if k == nil {

@@ -64,7 +64,7 @@ func standingFact(t *tx, keys *address.Keys, e *Entry) uint64 {
 		yes := newestYes(rec)
 		for i := range rec.Facts {
 			f := &rec.Facts[i]
-			if kindOf(f) != e.Kind || f.Scope != e.Scope || f.Position < yes {
+			if kindOf(f) != e.Kind || f.Scope != e.Scope || f.Position < yes || f.Until != 0 && (f.Until <= t.now || e.Until == 0) {
 				continue
 			}
 			if f.Flags&factOwn != 0 || e.Channel.Voidable() {

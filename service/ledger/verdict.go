@@ -89,7 +89,7 @@ func evaluate(q *question, b *bearing, v *Verdict) {
 			d.Reason = reasonOf(kindOf(f))
 			deny(d)
 		case Undeliverable, Erased:
-			if f.Position > yes {
+			if f.Position > yes && (f.Until == 0 || f.Until > q.now) {
 				d.Reason = reasonOf(kindOf(f))
 				deny(d)
 			}

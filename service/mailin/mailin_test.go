@@ -25,6 +25,7 @@ type post struct {
 	svc  *clienttest.Service
 	c    *client.Client
 	smtp string
+	data string
 	n    int
 }
 
@@ -36,7 +37,7 @@ func newPost(t *testing.T) *post {
 	}
 	p := &post{t: t, smtp: l.Addr().String()}
 	l.Close()
-	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP = p.smtp })
+	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP, p.data = p.smtp, c.Data })
 	p.svc.CreateTopic(t, "news")
 	p.c = p.svc.Client(t)
 	return p
@@ -138,7 +139,7 @@ func TestOtherMailIsRefused(t *testing.T) {
 			t.Errorf("%s: refused, and unsubscribed all the same", name)
 		}
 	}
-	p.say("250:MAIL FROM:<x@example.org>", "250:RCPT TO:<"+to+">", "354:DATA", "552:Subject: x\r\n\r\n"+strings.Repeat(strings.Repeat("a", 100)+"\r\n", 3000)+".")
+	p.say("250:MAIL FROM:<x@example.org>", "250:RCPT TO:<"+to+">", "354:DATA", "552:Subject: x\r\n\r\n"+strings.Repeat(strings.Repeat("a", 998)+"\r\n", 32000)+".")
 	var many []string
 	for range 100 {
 		many = append(many, "250:RCPT TO:<"+to+">")

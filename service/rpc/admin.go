@@ -163,7 +163,8 @@ func (h *handlers) ListDomainRules(_ context.Context, r *optoutv1.ListDomainRule
 }
 
 func apiKeyOut(k *ledger.APIKey) *optoutv1.ApiKey {
-	return &optoutv1.ApiKey{Number: k.Number, Label: k.Label, Role: optoutv1.Role(k.Role), Senders: k.Senders, Topics: k.Topics, CreatedAt: stamp(k.Created), RevokedAt: stamp(k.Revoked)}
+	return &optoutv1.ApiKey{Number: k.Number, Label: k.Label, Role: optoutv1.Role(k.Role), Senders: k.Senders, Topics: k.Topics, CreatedAt: stamp(k.Created), RevokedAt: stamp(k.Revoked),
+		DefaultTopic: k.DefaultTopic, ListSoftware: k.ListSoftware, ObserveUntil: stamp(k.ObserveUntil)}
 }
 
 // CreateApiKey creates an API key and shows its secret this once.
@@ -172,7 +173,8 @@ func (h *handlers) CreateApiKey(ctx context.Context, r *optoutv1.CreateApiKeyReq
 	if err != nil {
 		return nil, err
 	}
-	k, o, err := h.Ledger.CreateAPIKey(ctx, by(ctx), ledger.NewAPIKey{Label: r.Key.GetLabel(), Role: ledger.Role(r.Key.GetRole()), Senders: r.Key.GetSenders(), Topics: r.Key.GetTopics()}, secret)
+	k, o, err := h.Ledger.CreateAPIKey(ctx, by(ctx), ledger.NewAPIKey{Label: r.Key.GetLabel(), Role: ledger.Role(r.Key.GetRole()), Senders: r.Key.GetSenders(), Topics: r.Key.GetTopics(),
+		DefaultTopic: r.Key.GetDefaultTopic(), ListSoftware: r.Key.GetListSoftware()}, secret)
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +188,23 @@ func (h *handlers) ListApiKeys(context.Context, *optoutv1.ListApiKeysRequest) (*
 		resp.Keys = append(resp.Keys, apiKeyOut(k))
 	}
 	return resp, nil
+}
+
+// UpdateApiKey changes an API key's settings.
+func (h *handlers) UpdateApiKey(ctx context.Context, r *optoutv1.UpdateApiKeyRequest) (*optoutv1.UpdateApiKeyResponse, error) {
+	until, err := moment("observe_until", r.ObserveUntil)
+	if err != nil {
+		return nil, err
+	}
+	change := ledger.KeyChange{DefaultTopic: r.DefaultTopic, ListSoftware: r.ListSoftware}
+	if r.ObserveUntil != nil {
+		change.ObserveUntil = &until
+	}
+	o, err := h.Ledger.UpdateAPIKey(ctx, by(ctx), r.Number, change)
+	if err != nil {
+		return nil, err
+	}
+	return &optoutv1.UpdateApiKeyResponse{Key: apiKeyOut(h.Ledger.Registry().APIKey(r.Number)), Position: h.position(o.Position)}, nil
 }
 
 // RevokeApiKey revokes an API key.

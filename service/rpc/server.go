@@ -1,4 +1,4 @@
-// Package rpc is the way in by gRPC: it authenticates and authorises callers, translates between the API's messages and the
+// Package rpc is the way in by gRPC, and by JSON over HTTP through the same handlers: it authenticates and authorises callers, translates between the API's messages and the
 // core's use cases, and maps every error by one table. It decides nothing about mail: that is the core's.
 package rpc
 
@@ -72,9 +72,10 @@ const (
 
 // Server is the gRPC server.
 type Server struct {
-	grpc   *grpc.Server
-	health *health.Server
-	drain  context.CancelFunc
+	grpc     *grpc.Server
+	health   *health.Server
+	handlers *handlers
+	drain    context.CancelFunc
 }
 
 // handlers holds what every service of the API needs.
@@ -118,7 +119,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
 	}
-	s := &Server{grpc: grpc.NewServer(options...), health: health.NewServer()}
+	s := &Server{grpc: grpc.NewServer(options...), health: health.NewServer(), handlers: h}
 	h.draining, s.drain = context.WithCancel(context.Background())
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)

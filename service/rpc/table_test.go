@@ -268,3 +268,12 @@ func snake(s string) string {
 	s = regexp.MustCompile(`([a-z])([A-Z0-9])`).ReplaceAllString(s, "${1}_$2")
 	return strings.ToUpper(s)
 }
+
+// Every gRPC code has a status of HTTP.
+func TestJSONStatus(t *testing.T) {
+	for c := codes.Code(1); c <= 16; c++ {
+		if n := httpStatus[c]; n < 400 || n > 599 {
+			t.Errorf("%v: %d", c, n)
+		}
+	}
+}

@@ -1997,7 +1997,14 @@ type ApiKey struct {
 	// When it was created.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When it was revoked; absent while it is valid.
-	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	RevokedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	// For mail through the SMTP gate and the milter: the topic of messages that name none; empty for none.
+	DefaultTopic string `protobuf:"bytes,8,opt,name=default_topic,json=defaultTopic,proto3" json:"default_topic,omitempty"`
+	// For mail through the SMTP gate and the milter: it is a mailing list manager's, whose own List-* fields stay (RFC 2369 section 3).
+	ListSoftware bool `protobuf:"varint,9,opt,name=list_software,json=listSoftware,proto3" json:"list_software,omitempty"`
+	// Until then its mail through the SMTP gate and the milter is let through, and what would have been refused is an entry; absent
+	// when it never was observed. Ignored on creation.
+	ObserveUntil  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=observe_until,json=observeUntil,proto3" json:"observe_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2081,6 +2088,155 @@ func (x *ApiKey) GetRevokedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ApiKey) GetDefaultTopic() string {
+	if x != nil {
+		return x.DefaultTopic
+	}
+	return ""
+}
+
+func (x *ApiKey) GetListSoftware() bool {
+	if x != nil {
+		return x.ListSoftware
+	}
+	return false
+}
+
+func (x *ApiKey) GetObserveUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveUntil
+	}
+	return nil
+}
+
+// UpdateApiKeyRequest changes the settings that are given.
+type UpdateApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key's number.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// New default topic, if given; empty for none.
+	DefaultTopic *string `protobuf:"bytes,2,opt,name=default_topic,json=defaultTopic,proto3,oneof" json:"default_topic,omitempty"`
+	// New mark of mailing list managers, if given.
+	ListSoftware *bool `protobuf:"varint,3,opt,name=list_software,json=listSoftware,proto3,oneof" json:"list_software,omitempty"`
+	// Begin observe mode until then, if given: at most 14 days from now, and once for each key. A moment that is not in the future ends it.
+	ObserveUntil  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=observe_until,json=observeUntil,proto3" json:"observe_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateApiKeyRequest) Reset() {
+	*x = UpdateApiKeyRequest{}
+	mi := &file_optout_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateApiKeyRequest) ProtoMessage() {}
+
+func (x *UpdateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*UpdateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UpdateApiKeyRequest) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *UpdateApiKeyRequest) GetDefaultTopic() string {
+	if x != nil && x.DefaultTopic != nil {
+		return *x.DefaultTopic
+	}
+	return ""
+}
+
+func (x *UpdateApiKeyRequest) GetListSoftware() bool {
+	if x != nil && x.ListSoftware != nil {
+		return *x.ListSoftware
+	}
+	return false
+}
+
+func (x *UpdateApiKeyRequest) GetObserveUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveUntil
+	}
+	return nil
+}
+
+// UpdateApiKeyResponse shows the key.
+type UpdateApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is now.
+	Key *ApiKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The ledger's head after the write.
+	Position      *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateApiKeyResponse) Reset() {
+	*x = UpdateApiKeyResponse{}
+	mi := &file_optout_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateApiKeyResponse) ProtoMessage() {}
+
+func (x *UpdateApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*UpdateApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UpdateApiKeyResponse) GetKey() *ApiKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *UpdateApiKeyResponse) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
 // CreateApiKeyRequest carries the key's role and bounds; its number and times are ignored.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2092,7 +2248,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[28]
+	mi := &file_optout_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2260,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[28]
+	mi := &file_optout_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2273,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateApiKeyRequest) GetKey() *ApiKey {
@@ -2142,7 +2298,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[29]
+	mi := &file_optout_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2310,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[29]
+	mi := &file_optout_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2323,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateApiKeyResponse) GetKey() *ApiKey {
@@ -2200,7 +2356,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[30]
+	mi := &file_optout_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2368,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[30]
+	mi := &file_optout_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2381,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 // ListApiKeysResponse lists them by number.
@@ -2239,7 +2395,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[31]
+	mi := &file_optout_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2407,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[31]
+	mi := &file_optout_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2420,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListApiKeysResponse) GetKeys() []*ApiKey {
@@ -2285,7 +2441,7 @@ type RevokeApiKeyRequest struct {
 
 func (x *RevokeApiKeyRequest) Reset() {
 	*x = RevokeApiKeyRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[32]
+	mi := &file_optout_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2453,7 @@ func (x *RevokeApiKeyRequest) String() string {
 func (*RevokeApiKeyRequest) ProtoMessage() {}
 
 func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[32]
+	mi := &file_optout_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2466,7 @@ func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RevokeApiKeyRequest) GetNumber() uint32 {
@@ -2333,7 +2489,7 @@ type RevokeApiKeyResponse struct {
 
 func (x *RevokeApiKeyResponse) Reset() {
 	*x = RevokeApiKeyResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[33]
+	mi := &file_optout_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2501,7 @@ func (x *RevokeApiKeyResponse) String() string {
 func (*RevokeApiKeyResponse) ProtoMessage() {}
 
 func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[33]
+	mi := &file_optout_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2514,7 @@ func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RevokeApiKeyResponse) GetKey() *ApiKey {
@@ -2392,7 +2548,7 @@ type LinkKey struct {
 
 func (x *LinkKey) Reset() {
 	*x = LinkKey{}
-	mi := &file_optout_v1_admin_proto_msgTypes[34]
+	mi := &file_optout_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2560,7 @@ func (x *LinkKey) String() string {
 func (*LinkKey) ProtoMessage() {}
 
 func (x *LinkKey) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[34]
+	mi := &file_optout_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2573,7 @@ func (x *LinkKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkKey.ProtoReflect.Descriptor instead.
 func (*LinkKey) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LinkKey) GetId() uint32 {
@@ -2457,7 +2613,7 @@ type RotateLinkKeyRequest struct {
 
 func (x *RotateLinkKeyRequest) Reset() {
 	*x = RotateLinkKeyRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[35]
+	mi := &file_optout_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2625,7 @@ func (x *RotateLinkKeyRequest) String() string {
 func (*RotateLinkKeyRequest) ProtoMessage() {}
 
 func (x *RotateLinkKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[35]
+	mi := &file_optout_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2638,7 @@ func (x *RotateLinkKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLinkKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateLinkKeyRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 // RotateLinkKeyResponse shows it.
@@ -2498,7 +2654,7 @@ type RotateLinkKeyResponse struct {
 
 func (x *RotateLinkKeyResponse) Reset() {
 	*x = RotateLinkKeyResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[36]
+	mi := &file_optout_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2666,7 @@ func (x *RotateLinkKeyResponse) String() string {
 func (*RotateLinkKeyResponse) ProtoMessage() {}
 
 func (x *RotateLinkKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[36]
+	mi := &file_optout_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2679,7 @@ func (x *RotateLinkKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLinkKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateLinkKeyResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RotateLinkKeyResponse) GetKey() *LinkKey {
@@ -2549,7 +2705,7 @@ type ListLinkKeysRequest struct {
 
 func (x *ListLinkKeysRequest) Reset() {
 	*x = ListLinkKeysRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[37]
+	mi := &file_optout_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2717,7 @@ func (x *ListLinkKeysRequest) String() string {
 func (*ListLinkKeysRequest) ProtoMessage() {}
 
 func (x *ListLinkKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[37]
+	mi := &file_optout_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2730,7 @@ func (x *ListLinkKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinkKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListLinkKeysRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 // ListLinkKeysResponse lists them by id.
@@ -2588,7 +2744,7 @@ type ListLinkKeysResponse struct {
 
 func (x *ListLinkKeysResponse) Reset() {
 	*x = ListLinkKeysResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[38]
+	mi := &file_optout_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2756,7 @@ func (x *ListLinkKeysResponse) String() string {
 func (*ListLinkKeysResponse) ProtoMessage() {}
 
 func (x *ListLinkKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[38]
+	mi := &file_optout_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2769,7 @@ func (x *ListLinkKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinkKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListLinkKeysResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListLinkKeysResponse) GetKeys() []*LinkKey {
@@ -2636,7 +2792,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_optout_v1_admin_proto_msgTypes[39]
+	mi := &file_optout_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2804,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[39]
+	mi := &file_optout_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2817,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BackupRequest) GetDirectory() string {
@@ -2697,7 +2853,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_optout_v1_admin_proto_msgTypes[40]
+	mi := &file_optout_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2865,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optout_v1_admin_proto_msgTypes[40]
+	mi := &file_optout_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2878,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_optout_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BackupResponse) GetCopied() uint64 {
@@ -2889,7 +3045,7 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\rjustification\x18\x05 \x01(\tR\rjustification\"\x90\x01\n" +
 	"\x17ListDomainRulesResponse\x12+\n" +
 	"\x05rules\x18\x01 \x03(\v2\x15.optout.v1.DomainRuleR\x05rules\x12H\n" +
-	"\x12wireless_list_date\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10wirelessListDate\"\x83\x02\n" +
+	"\x12wireless_list_date\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10wirelessListDate\"\x8e\x03\n" +
 	"\x06ApiKey\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12#\n" +
@@ -2899,7 +3055,21 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"revoked_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\":\n" +
+	"revoked_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12#\n" +
+	"\rdefault_topic\x18\b \x01(\tR\fdefaultTopic\x12#\n" +
+	"\rlist_software\x18\t \x01(\bR\flistSoftware\x12?\n" +
+	"\robserve_until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\fobserveUntil\"\xe6\x01\n" +
+	"\x13UpdateApiKeyRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12(\n" +
+	"\rdefault_topic\x18\x02 \x01(\tH\x00R\fdefaultTopic\x88\x01\x01\x12(\n" +
+	"\rlist_software\x18\x03 \x01(\bH\x01R\flistSoftware\x88\x01\x01\x12?\n" +
+	"\robserve_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fobserveUntilB\x10\n" +
+	"\x0e_default_topicB\x10\n" +
+	"\x0e_list_software\"l\n" +
+	"\x14UpdateApiKeyResponse\x12#\n" +
+	"\x03key\x18\x01 \x01(\v2\x11.optout.v1.ApiKeyR\x03key\x12/\n" +
+	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\":\n" +
 	"\x13CreateApiKeyRequest\x12#\n" +
 	"\x03key\x18\x01 \x01(\v2\x11.optout.v1.ApiKeyR\x03key\"\x84\x01\n" +
 	"\x14CreateApiKeyResponse\x12#\n" +
@@ -2961,8 +3131,7 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\rROLE_OPERATOR\x10\x06\x12\x10\n" +
 	"\fROLE_AUDITOR\x10\a\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\b2\xeb\n" +
-	"\n" +
+	"ROLE_ADMIN\x10\b2\xbc\v\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateSender\x12\x1e.optout.v1.CreateSenderRequest\x1a\x1f.optout.v1.CreateSenderResponse\x12O\n" +
 	"\fUpdateSender\x12\x1e.optout.v1.UpdateSenderRequest\x1a\x1f.optout.v1.UpdateSenderResponse\x12F\n" +
@@ -2978,6 +3147,7 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\x0fListDomainRules\x12!.optout.v1.ListDomainRulesRequest\x1a\".optout.v1.ListDomainRulesResponse\x12O\n" +
 	"\fCreateApiKey\x12\x1e.optout.v1.CreateApiKeyRequest\x1a\x1f.optout.v1.CreateApiKeyResponse\x12L\n" +
 	"\vListApiKeys\x12\x1d.optout.v1.ListApiKeysRequest\x1a\x1e.optout.v1.ListApiKeysResponse\x12O\n" +
+	"\fUpdateApiKey\x12\x1e.optout.v1.UpdateApiKeyRequest\x1a\x1f.optout.v1.UpdateApiKeyResponse\x12O\n" +
 	"\fRevokeApiKey\x12\x1e.optout.v1.RevokeApiKeyRequest\x1a\x1f.optout.v1.RevokeApiKeyResponse\x12R\n" +
 	"\rRotateLinkKey\x12\x1f.optout.v1.RotateLinkKeyRequest\x1a .optout.v1.RotateLinkKeyResponse\x12O\n" +
 	"\fListLinkKeys\x12\x1e.optout.v1.ListLinkKeysRequest\x1a\x1f.optout.v1.ListLinkKeysResponse\x12?\n" +
@@ -2996,7 +3166,7 @@ func file_optout_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_optout_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_optout_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_optout_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_optout_v1_admin_proto_goTypes = []any{
 	(TopicClass)(0),                       // 0: optout.v1.TopicClass
 	(ConsentRule)(0),                      // 1: optout.v1.ConsentRule
@@ -3030,109 +3200,117 @@ var file_optout_v1_admin_proto_goTypes = []any{
 	(*DomainRule)(nil),                    // 29: optout.v1.DomainRule
 	(*ListDomainRulesResponse)(nil),       // 30: optout.v1.ListDomainRulesResponse
 	(*ApiKey)(nil),                        // 31: optout.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),           // 32: optout.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),          // 33: optout.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),            // 34: optout.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),           // 35: optout.v1.ListApiKeysResponse
-	(*RevokeApiKeyRequest)(nil),           // 36: optout.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),          // 37: optout.v1.RevokeApiKeyResponse
-	(*LinkKey)(nil),                       // 38: optout.v1.LinkKey
-	(*RotateLinkKeyRequest)(nil),          // 39: optout.v1.RotateLinkKeyRequest
-	(*RotateLinkKeyResponse)(nil),         // 40: optout.v1.RotateLinkKeyResponse
-	(*ListLinkKeysRequest)(nil),           // 41: optout.v1.ListLinkKeysRequest
-	(*ListLinkKeysResponse)(nil),          // 42: optout.v1.ListLinkKeysResponse
-	(*BackupRequest)(nil),                 // 43: optout.v1.BackupRequest
-	(*BackupResponse)(nil),                // 44: optout.v1.BackupResponse
-	(*timestamppb.Timestamp)(nil),         // 45: google.protobuf.Timestamp
-	(*Position)(nil),                      // 46: optout.v1.Position
-	(DenialReason)(0),                     // 47: optout.v1.DenialReason
+	(*UpdateApiKeyRequest)(nil),           // 32: optout.v1.UpdateApiKeyRequest
+	(*UpdateApiKeyResponse)(nil),          // 33: optout.v1.UpdateApiKeyResponse
+	(*CreateApiKeyRequest)(nil),           // 34: optout.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),          // 35: optout.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),            // 36: optout.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),           // 37: optout.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),           // 38: optout.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),          // 39: optout.v1.RevokeApiKeyResponse
+	(*LinkKey)(nil),                       // 40: optout.v1.LinkKey
+	(*RotateLinkKeyRequest)(nil),          // 41: optout.v1.RotateLinkKeyRequest
+	(*RotateLinkKeyResponse)(nil),         // 42: optout.v1.RotateLinkKeyResponse
+	(*ListLinkKeysRequest)(nil),           // 43: optout.v1.ListLinkKeysRequest
+	(*ListLinkKeysResponse)(nil),          // 44: optout.v1.ListLinkKeysResponse
+	(*BackupRequest)(nil),                 // 45: optout.v1.BackupRequest
+	(*BackupResponse)(nil),                // 46: optout.v1.BackupResponse
+	(*timestamppb.Timestamp)(nil),         // 47: google.protobuf.Timestamp
+	(*Position)(nil),                      // 48: optout.v1.Position
+	(DenialReason)(0),                     // 49: optout.v1.DenialReason
 }
 var file_optout_v1_admin_proto_depIdxs = []int32{
-	45, // 0: optout.v1.Sender.created_at:type_name -> google.protobuf.Timestamp
+	47, // 0: optout.v1.Sender.created_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: optout.v1.CreateSenderRequest.sender:type_name -> optout.v1.Sender
 	4,  // 2: optout.v1.CreateSenderResponse.sender:type_name -> optout.v1.Sender
-	46, // 3: optout.v1.CreateSenderResponse.position:type_name -> optout.v1.Position
+	48, // 3: optout.v1.CreateSenderResponse.position:type_name -> optout.v1.Position
 	4,  // 4: optout.v1.UpdateSenderResponse.sender:type_name -> optout.v1.Sender
-	46, // 5: optout.v1.UpdateSenderResponse.position:type_name -> optout.v1.Position
+	48, // 5: optout.v1.UpdateSenderResponse.position:type_name -> optout.v1.Position
 	4,  // 6: optout.v1.GetSenderResponse.sender:type_name -> optout.v1.Sender
 	4,  // 7: optout.v1.ListSendersResponse.senders:type_name -> optout.v1.Sender
 	0,  // 8: optout.v1.Topic.class:type_name -> optout.v1.TopicClass
 	1,  // 9: optout.v1.Topic.consent_rule:type_name -> optout.v1.ConsentRule
 	2,  // 10: optout.v1.Topic.ground:type_name -> optout.v1.RequiredGround
-	45, // 11: optout.v1.Topic.created_at:type_name -> google.protobuf.Timestamp
+	47, // 11: optout.v1.Topic.created_at:type_name -> google.protobuf.Timestamp
 	13, // 12: optout.v1.CreateTopicRequest.topic:type_name -> optout.v1.Topic
 	13, // 13: optout.v1.CreateTopicResponse.topic:type_name -> optout.v1.Topic
-	46, // 14: optout.v1.CreateTopicResponse.position:type_name -> optout.v1.Position
+	48, // 14: optout.v1.CreateTopicResponse.position:type_name -> optout.v1.Position
 	0,  // 15: optout.v1.UpdateTopicRequest.class:type_name -> optout.v1.TopicClass
 	1,  // 16: optout.v1.UpdateTopicRequest.consent_rule:type_name -> optout.v1.ConsentRule
 	13, // 17: optout.v1.UpdateTopicResponse.topic:type_name -> optout.v1.Topic
-	46, // 18: optout.v1.UpdateTopicResponse.position:type_name -> optout.v1.Position
-	45, // 19: optout.v1.ImportInfo.at:type_name -> google.protobuf.Timestamp
+	48, // 18: optout.v1.UpdateTopicResponse.position:type_name -> optout.v1.Position
+	47, // 19: optout.v1.ImportInfo.at:type_name -> google.protobuf.Timestamp
 	13, // 20: optout.v1.ListTopicsResponse.topics:type_name -> optout.v1.Topic
 	19, // 21: optout.v1.ListTopicsResponse.newest_import:type_name -> optout.v1.ImportInfo
-	46, // 22: optout.v1.BlockDomainResponse.position:type_name -> optout.v1.Position
-	46, // 23: optout.v1.UnblockDomainResponse.position:type_name -> optout.v1.Position
-	45, // 24: optout.v1.WirelessDomain.first_listed_at:type_name -> google.protobuf.Timestamp
+	48, // 22: optout.v1.BlockDomainResponse.position:type_name -> optout.v1.Position
+	48, // 23: optout.v1.UnblockDomainResponse.position:type_name -> optout.v1.Position
+	47, // 24: optout.v1.WirelessDomain.first_listed_at:type_name -> google.protobuf.Timestamp
 	25, // 25: optout.v1.ImportWirelessDomainsRequest.domains:type_name -> optout.v1.WirelessDomain
-	45, // 26: optout.v1.ImportWirelessDomainsRequest.list_date:type_name -> google.protobuf.Timestamp
-	46, // 27: optout.v1.ImportWirelessDomainsResponse.position:type_name -> optout.v1.Position
-	47, // 28: optout.v1.DomainRule.reason:type_name -> optout.v1.DenialReason
-	45, // 29: optout.v1.DomainRule.since:type_name -> google.protobuf.Timestamp
+	47, // 26: optout.v1.ImportWirelessDomainsRequest.list_date:type_name -> google.protobuf.Timestamp
+	48, // 27: optout.v1.ImportWirelessDomainsResponse.position:type_name -> optout.v1.Position
+	49, // 28: optout.v1.DomainRule.reason:type_name -> optout.v1.DenialReason
+	47, // 29: optout.v1.DomainRule.since:type_name -> google.protobuf.Timestamp
 	29, // 30: optout.v1.ListDomainRulesResponse.rules:type_name -> optout.v1.DomainRule
-	45, // 31: optout.v1.ListDomainRulesResponse.wireless_list_date:type_name -> google.protobuf.Timestamp
+	47, // 31: optout.v1.ListDomainRulesResponse.wireless_list_date:type_name -> google.protobuf.Timestamp
 	3,  // 32: optout.v1.ApiKey.role:type_name -> optout.v1.Role
-	45, // 33: optout.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
-	45, // 34: optout.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
-	31, // 35: optout.v1.CreateApiKeyRequest.key:type_name -> optout.v1.ApiKey
-	31, // 36: optout.v1.CreateApiKeyResponse.key:type_name -> optout.v1.ApiKey
-	46, // 37: optout.v1.CreateApiKeyResponse.position:type_name -> optout.v1.Position
-	31, // 38: optout.v1.ListApiKeysResponse.keys:type_name -> optout.v1.ApiKey
-	31, // 39: optout.v1.RevokeApiKeyResponse.key:type_name -> optout.v1.ApiKey
-	46, // 40: optout.v1.RevokeApiKeyResponse.position:type_name -> optout.v1.Position
-	45, // 41: optout.v1.LinkKey.created_at:type_name -> google.protobuf.Timestamp
-	38, // 42: optout.v1.RotateLinkKeyResponse.key:type_name -> optout.v1.LinkKey
-	46, // 43: optout.v1.RotateLinkKeyResponse.position:type_name -> optout.v1.Position
-	38, // 44: optout.v1.ListLinkKeysResponse.keys:type_name -> optout.v1.LinkKey
-	46, // 45: optout.v1.BackupResponse.position:type_name -> optout.v1.Position
-	5,  // 46: optout.v1.AdminService.CreateSender:input_type -> optout.v1.CreateSenderRequest
-	7,  // 47: optout.v1.AdminService.UpdateSender:input_type -> optout.v1.UpdateSenderRequest
-	9,  // 48: optout.v1.AdminService.GetSender:input_type -> optout.v1.GetSenderRequest
-	11, // 49: optout.v1.AdminService.ListSenders:input_type -> optout.v1.ListSendersRequest
-	14, // 50: optout.v1.AdminService.CreateTopic:input_type -> optout.v1.CreateTopicRequest
-	16, // 51: optout.v1.AdminService.UpdateTopic:input_type -> optout.v1.UpdateTopicRequest
-	18, // 52: optout.v1.AdminService.ListTopics:input_type -> optout.v1.ListTopicsRequest
-	21, // 53: optout.v1.AdminService.BlockDomain:input_type -> optout.v1.BlockDomainRequest
-	23, // 54: optout.v1.AdminService.UnblockDomain:input_type -> optout.v1.UnblockDomainRequest
-	26, // 55: optout.v1.AdminService.ImportWirelessDomains:input_type -> optout.v1.ImportWirelessDomainsRequest
-	28, // 56: optout.v1.AdminService.ListDomainRules:input_type -> optout.v1.ListDomainRulesRequest
-	32, // 57: optout.v1.AdminService.CreateApiKey:input_type -> optout.v1.CreateApiKeyRequest
-	34, // 58: optout.v1.AdminService.ListApiKeys:input_type -> optout.v1.ListApiKeysRequest
-	36, // 59: optout.v1.AdminService.RevokeApiKey:input_type -> optout.v1.RevokeApiKeyRequest
-	39, // 60: optout.v1.AdminService.RotateLinkKey:input_type -> optout.v1.RotateLinkKeyRequest
-	41, // 61: optout.v1.AdminService.ListLinkKeys:input_type -> optout.v1.ListLinkKeysRequest
-	43, // 62: optout.v1.AdminService.Backup:input_type -> optout.v1.BackupRequest
-	6,  // 63: optout.v1.AdminService.CreateSender:output_type -> optout.v1.CreateSenderResponse
-	8,  // 64: optout.v1.AdminService.UpdateSender:output_type -> optout.v1.UpdateSenderResponse
-	10, // 65: optout.v1.AdminService.GetSender:output_type -> optout.v1.GetSenderResponse
-	12, // 66: optout.v1.AdminService.ListSenders:output_type -> optout.v1.ListSendersResponse
-	15, // 67: optout.v1.AdminService.CreateTopic:output_type -> optout.v1.CreateTopicResponse
-	17, // 68: optout.v1.AdminService.UpdateTopic:output_type -> optout.v1.UpdateTopicResponse
-	20, // 69: optout.v1.AdminService.ListTopics:output_type -> optout.v1.ListTopicsResponse
-	22, // 70: optout.v1.AdminService.BlockDomain:output_type -> optout.v1.BlockDomainResponse
-	24, // 71: optout.v1.AdminService.UnblockDomain:output_type -> optout.v1.UnblockDomainResponse
-	27, // 72: optout.v1.AdminService.ImportWirelessDomains:output_type -> optout.v1.ImportWirelessDomainsResponse
-	30, // 73: optout.v1.AdminService.ListDomainRules:output_type -> optout.v1.ListDomainRulesResponse
-	33, // 74: optout.v1.AdminService.CreateApiKey:output_type -> optout.v1.CreateApiKeyResponse
-	35, // 75: optout.v1.AdminService.ListApiKeys:output_type -> optout.v1.ListApiKeysResponse
-	37, // 76: optout.v1.AdminService.RevokeApiKey:output_type -> optout.v1.RevokeApiKeyResponse
-	40, // 77: optout.v1.AdminService.RotateLinkKey:output_type -> optout.v1.RotateLinkKeyResponse
-	42, // 78: optout.v1.AdminService.ListLinkKeys:output_type -> optout.v1.ListLinkKeysResponse
-	44, // 79: optout.v1.AdminService.Backup:output_type -> optout.v1.BackupResponse
-	63, // [63:80] is the sub-list for method output_type
-	46, // [46:63] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	47, // 33: optout.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
+	47, // 34: optout.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
+	47, // 35: optout.v1.ApiKey.observe_until:type_name -> google.protobuf.Timestamp
+	47, // 36: optout.v1.UpdateApiKeyRequest.observe_until:type_name -> google.protobuf.Timestamp
+	31, // 37: optout.v1.UpdateApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	48, // 38: optout.v1.UpdateApiKeyResponse.position:type_name -> optout.v1.Position
+	31, // 39: optout.v1.CreateApiKeyRequest.key:type_name -> optout.v1.ApiKey
+	31, // 40: optout.v1.CreateApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	48, // 41: optout.v1.CreateApiKeyResponse.position:type_name -> optout.v1.Position
+	31, // 42: optout.v1.ListApiKeysResponse.keys:type_name -> optout.v1.ApiKey
+	31, // 43: optout.v1.RevokeApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	48, // 44: optout.v1.RevokeApiKeyResponse.position:type_name -> optout.v1.Position
+	47, // 45: optout.v1.LinkKey.created_at:type_name -> google.protobuf.Timestamp
+	40, // 46: optout.v1.RotateLinkKeyResponse.key:type_name -> optout.v1.LinkKey
+	48, // 47: optout.v1.RotateLinkKeyResponse.position:type_name -> optout.v1.Position
+	40, // 48: optout.v1.ListLinkKeysResponse.keys:type_name -> optout.v1.LinkKey
+	48, // 49: optout.v1.BackupResponse.position:type_name -> optout.v1.Position
+	5,  // 50: optout.v1.AdminService.CreateSender:input_type -> optout.v1.CreateSenderRequest
+	7,  // 51: optout.v1.AdminService.UpdateSender:input_type -> optout.v1.UpdateSenderRequest
+	9,  // 52: optout.v1.AdminService.GetSender:input_type -> optout.v1.GetSenderRequest
+	11, // 53: optout.v1.AdminService.ListSenders:input_type -> optout.v1.ListSendersRequest
+	14, // 54: optout.v1.AdminService.CreateTopic:input_type -> optout.v1.CreateTopicRequest
+	16, // 55: optout.v1.AdminService.UpdateTopic:input_type -> optout.v1.UpdateTopicRequest
+	18, // 56: optout.v1.AdminService.ListTopics:input_type -> optout.v1.ListTopicsRequest
+	21, // 57: optout.v1.AdminService.BlockDomain:input_type -> optout.v1.BlockDomainRequest
+	23, // 58: optout.v1.AdminService.UnblockDomain:input_type -> optout.v1.UnblockDomainRequest
+	26, // 59: optout.v1.AdminService.ImportWirelessDomains:input_type -> optout.v1.ImportWirelessDomainsRequest
+	28, // 60: optout.v1.AdminService.ListDomainRules:input_type -> optout.v1.ListDomainRulesRequest
+	34, // 61: optout.v1.AdminService.CreateApiKey:input_type -> optout.v1.CreateApiKeyRequest
+	36, // 62: optout.v1.AdminService.ListApiKeys:input_type -> optout.v1.ListApiKeysRequest
+	32, // 63: optout.v1.AdminService.UpdateApiKey:input_type -> optout.v1.UpdateApiKeyRequest
+	38, // 64: optout.v1.AdminService.RevokeApiKey:input_type -> optout.v1.RevokeApiKeyRequest
+	41, // 65: optout.v1.AdminService.RotateLinkKey:input_type -> optout.v1.RotateLinkKeyRequest
+	43, // 66: optout.v1.AdminService.ListLinkKeys:input_type -> optout.v1.ListLinkKeysRequest
+	45, // 67: optout.v1.AdminService.Backup:input_type -> optout.v1.BackupRequest
+	6,  // 68: optout.v1.AdminService.CreateSender:output_type -> optout.v1.CreateSenderResponse
+	8,  // 69: optout.v1.AdminService.UpdateSender:output_type -> optout.v1.UpdateSenderResponse
+	10, // 70: optout.v1.AdminService.GetSender:output_type -> optout.v1.GetSenderResponse
+	12, // 71: optout.v1.AdminService.ListSenders:output_type -> optout.v1.ListSendersResponse
+	15, // 72: optout.v1.AdminService.CreateTopic:output_type -> optout.v1.CreateTopicResponse
+	17, // 73: optout.v1.AdminService.UpdateTopic:output_type -> optout.v1.UpdateTopicResponse
+	20, // 74: optout.v1.AdminService.ListTopics:output_type -> optout.v1.ListTopicsResponse
+	22, // 75: optout.v1.AdminService.BlockDomain:output_type -> optout.v1.BlockDomainResponse
+	24, // 76: optout.v1.AdminService.UnblockDomain:output_type -> optout.v1.UnblockDomainResponse
+	27, // 77: optout.v1.AdminService.ImportWirelessDomains:output_type -> optout.v1.ImportWirelessDomainsResponse
+	30, // 78: optout.v1.AdminService.ListDomainRules:output_type -> optout.v1.ListDomainRulesResponse
+	35, // 79: optout.v1.AdminService.CreateApiKey:output_type -> optout.v1.CreateApiKeyResponse
+	37, // 80: optout.v1.AdminService.ListApiKeys:output_type -> optout.v1.ListApiKeysResponse
+	33, // 81: optout.v1.AdminService.UpdateApiKey:output_type -> optout.v1.UpdateApiKeyResponse
+	39, // 82: optout.v1.AdminService.RevokeApiKey:output_type -> optout.v1.RevokeApiKeyResponse
+	42, // 83: optout.v1.AdminService.RotateLinkKey:output_type -> optout.v1.RotateLinkKeyResponse
+	44, // 84: optout.v1.AdminService.ListLinkKeys:output_type -> optout.v1.ListLinkKeysResponse
+	46, // 85: optout.v1.AdminService.Backup:output_type -> optout.v1.BackupResponse
+	68, // [68:86] is the sub-list for method output_type
+	50, // [50:68] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_optout_v1_admin_proto_init() }
@@ -3143,13 +3321,14 @@ func file_optout_v1_admin_proto_init() {
 	file_optout_v1_common_proto_init()
 	file_optout_v1_admin_proto_msgTypes[3].OneofWrappers = []any{}
 	file_optout_v1_admin_proto_msgTypes[12].OneofWrappers = []any{}
+	file_optout_v1_admin_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optout_v1_admin_proto_rawDesc), len(file_optout_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -361,6 +361,10 @@ const (
 	EntryKind_ENTRY_KIND_SENT_IN_SPITE EntryKind = 16
 	// The person authorised commercial mail to a wireless domain (47 CFR 64.3100(d)).
 	EntryKind_ENTRY_KIND_WIRELESS_AUTHORIZED EntryKind = 17
+	// A message that was on its way was withheld from a recipient who said no meanwhile.
+	EntryKind_ENTRY_KIND_WITHHELD EntryKind = 18
+	// Mail could not be delivered for now; it denies nothing until it goes on for too long.
+	EntryKind_ENTRY_KIND_BOUNCED EntryKind = 19
 	// A sender was created.
 	EntryKind_ENTRY_KIND_SENDER_CREATED EntryKind = 32
 	// A sender was changed.
@@ -385,6 +389,8 @@ const (
 	EntryKind_ENTRY_KIND_SECRET_REGISTERED EntryKind = 42
 	// An import was completed.
 	EntryKind_ENTRY_KIND_IMPORT_COMPLETED EntryKind = 43
+	// An API key's settings were changed, or its observe mode began or ended.
+	EntryKind_ENTRY_KIND_API_KEY_UPDATED EntryKind = 44
 )
 
 // Enum value maps for EntryKind.
@@ -408,6 +414,8 @@ var (
 		15: "ENTRY_KIND_UNLINKED",
 		16: "ENTRY_KIND_SENT_IN_SPITE",
 		17: "ENTRY_KIND_WIRELESS_AUTHORIZED",
+		18: "ENTRY_KIND_WITHHELD",
+		19: "ENTRY_KIND_BOUNCED",
 		32: "ENTRY_KIND_SENDER_CREATED",
 		33: "ENTRY_KIND_SENDER_UPDATED",
 		34: "ENTRY_KIND_TOPIC_CREATED",
@@ -420,6 +428,7 @@ var (
 		41: "ENTRY_KIND_API_KEY_REVOKED",
 		42: "ENTRY_KIND_SECRET_REGISTERED",
 		43: "ENTRY_KIND_IMPORT_COMPLETED",
+		44: "ENTRY_KIND_API_KEY_UPDATED",
 	}
 	EntryKind_value = map[string]int32{
 		"ENTRY_KIND_UNSPECIFIED":         0,
@@ -440,6 +449,8 @@ var (
 		"ENTRY_KIND_UNLINKED":            15,
 		"ENTRY_KIND_SENT_IN_SPITE":       16,
 		"ENTRY_KIND_WIRELESS_AUTHORIZED": 17,
+		"ENTRY_KIND_WITHHELD":            18,
+		"ENTRY_KIND_BOUNCED":             19,
 		"ENTRY_KIND_SENDER_CREATED":      32,
 		"ENTRY_KIND_SENDER_UPDATED":      33,
 		"ENTRY_KIND_TOPIC_CREATED":       34,
@@ -452,6 +463,7 @@ var (
 		"ENTRY_KIND_API_KEY_REVOKED":     41,
 		"ENTRY_KIND_SECRET_REGISTERED":   42,
 		"ENTRY_KIND_IMPORT_COMPLETED":    43,
+		"ENTRY_KIND_API_KEY_UPDATED":     44,
 	}
 )
 
@@ -1079,7 +1091,7 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x0eCHANNEL_IMPORT\x10\x06\x12\x14\n" +
 	"\x10CHANNEL_FEEDBACK\x10\a\x12\x13\n" +
 	"\x0fCHANNEL_WEBHOOK\x10\b\x12\x12\n" +
-	"\x0eCHANNEL_SYSTEM\x10\t*\xdf\x06\n" +
+	"\x0eCHANNEL_SYSTEM\x10\t*\xb0\a\n" +
 	"\tEntryKind\x12\x1a\n" +
 	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ENTRY_KIND_OPTED_OUT\x10\x01\x12\x19\n" +
@@ -1099,7 +1111,9 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x11ENTRY_KIND_JOINED\x10\x0e\x12\x17\n" +
 	"\x13ENTRY_KIND_UNLINKED\x10\x0f\x12\x1c\n" +
 	"\x18ENTRY_KIND_SENT_IN_SPITE\x10\x10\x12\"\n" +
-	"\x1eENTRY_KIND_WIRELESS_AUTHORIZED\x10\x11\x12\x1d\n" +
+	"\x1eENTRY_KIND_WIRELESS_AUTHORIZED\x10\x11\x12\x17\n" +
+	"\x13ENTRY_KIND_WITHHELD\x10\x12\x12\x16\n" +
+	"\x12ENTRY_KIND_BOUNCED\x10\x13\x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_CREATED\x10 \x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_UPDATED\x10!\x12\x1c\n" +
 	"\x18ENTRY_KIND_TOPIC_CREATED\x10\"\x12\x1c\n" +
@@ -1111,7 +1125,8 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x1aENTRY_KIND_API_KEY_CREATED\x10(\x12\x1e\n" +
 	"\x1aENTRY_KIND_API_KEY_REVOKED\x10)\x12 \n" +
 	"\x1cENTRY_KIND_SECRET_REGISTERED\x10*\x12\x1f\n" +
-	"\x1bENTRY_KIND_IMPORT_COMPLETED\x10+B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
+	"\x1bENTRY_KIND_IMPORT_COMPLETED\x10+\x12\x1e\n" +
+	"\x1aENTRY_KIND_API_KEY_UPDATED\x10,B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
 
 var (
 	file_optout_v1_common_proto_rawDescOnce sync.Once

@@ -108,9 +108,9 @@ Exit codes: 0 done; 1 the answer is no (a check refused, a ledger that does not 
 	root.SetUsageFunc(usage)
 	for group, commands := range map[string][]*cobra.Command{
 		groupRun:    {p.demoCommand(), p.serveCommand(), p.versionCommand()},
-		groupSend:   {p.checkCommand(), p.linkCommand()},
+		groupSend:   {p.checkCommand(), p.linkCommand(), p.lintCommand(), p.doctorCommand()},
 		groupPeople: {p.subscribeCommand(), p.unsubscribeCommand(), p.explainCommand(), p.suppressionsCommand(), p.importCommand()},
-		groupSetUp:  {p.topicCommand(), p.senderCommand(), p.domainCommand(), p.keyCommand(), p.linkKeyCommand()},
+		groupSetUp:  {p.topicCommand(), p.senderCommand(), p.domainCommand(), p.keyCommand(), p.linkKeyCommand(), p.gateCommand()},
 		groupLedger: {p.auditMailCommand(), p.verifyCommand(), p.entriesCommand(), p.checkpointCommand(), p.backupCommand(), p.restoreCommand()},
 	} {
 		for _, c := range commands {

@@ -5,8 +5,10 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	optoutv1 "optout/proto/optout/v1"
 )
@@ -15,7 +17,7 @@ func (p *program) keyCommand() *cobra.Command {
 	return p.group("key", "Create, list and revoke API keys",
 		`Every caller has an API key with one role: mailer (checks, links, noes), collector (sign-up forms), feedback (bounces, complaints),
 support (help desk), privacy (data protection), operator, auditor, admin. Give each program its own, with the least it needs.`,
-		p.keyCreate(), p.keyList(), p.keyRevoke(), p.keyReceipt())
+		p.keyCreate(), p.keyList(), p.keyUpdate(), p.keyRevoke(), p.keyReceipt())
 }
 
 func (p *program) keyCreate() *cobra.Command {
@@ -38,6 +40,8 @@ pass a person's no, so they must be named.`,
 	cmd.Flags().StringSliceVar(&k.Topics, "topics", nil, "`NAMES` of the topics that it may name, separated by commas (default: all that are not required)")
 	cmd.Flags().StringSliceVar(&k.Senders, "senders", nil, "`NAMES` of the senders that it is bound to, separated by commas (default: all)")
 	cmd.Flags().StringSliceVar(&sender, "sender", nil, "the same as --senders")
+	cmd.Flags().StringVar(&k.DefaultTopic, "default-topic", "", "`TOPIC` of mail through the gate or the milter that names none")
+	cmd.Flags().BoolVar(&k.ListSoftware, "list-software", false, "a mailing list manager's: its own List-* fields stay on mail through the gate")
 	required(cmd, "role", "use one of: "+role.listing())
 	return p.online(cmd, func(c *call, _ []string) error {
 		k.Role, k.Label, k.Senders = optoutv1.Role(role.value), or(k.Label, role.String()), append(k.Senders, sender...)
@@ -66,10 +70,10 @@ func (p *program) keyList() *cobra.Command {
 			return err
 		}
 		return c.answer(r, func(w io.Writer) {
-			rows := [][]string{{"NUMBER", "LABEL", "ROLE", "SENDERS", "TOPICS", "CREATED", "REVOKED"}}
+			rows := [][]string{{"NUMBER", "LABEL", "ROLE", "SENDERS", "TOPICS", "DEFAULT TOPIC", "OBSERVED UNTIL", "CREATED", "REVOKED"}}
 			for _, k := range r.Keys {
 				rows = append(rows, []string{fmt.Sprint(k.Number), k.Label, word(k.Role), or(strings.Join(k.Senders, ","), "all"),
-					or(strings.Join(k.Topics, ","), unnamedTopics(k.Role)), at(k.CreatedAt), at(k.RevokedAt)})
+					or(strings.Join(k.Topics, ","), unnamedTopics(k.Role)), k.DefaultTopic, at(k.ObserveUntil), at(k.CreatedAt), at(k.RevokedAt)})
 			}
 			table(w, rows...)
 		})
@@ -82,6 +86,72 @@ func unnamedTopics(r optoutv1.Role) string {
 		return "all"
 	}
 	return "all but required"
+}
+
+func (p *program) keyUpdate() *cobra.Command {
+	var topic string
+	var list bool
+	var observe string
+	cmd := &cobra.Command{
+		Use:   "update NUMBER",
+		Short: "Change what the gate and the milter do with a key's mail",
+		Long: `Changes what the SMTP gate and the milter do with mail that comes under a key.
+
+--observe is for cutting over: for as long as you say, at most 14 days from its first begin, mail that would be refused is let
+through and reported instead: in the log, in the metrics and as an entry each ("optout entries"). It ends by itself, or with
+--observe off.`,
+		Example: `  optout key update 3 --observe 7d
+  optout key update 3 --default-topic newsletter`,
+		Args: needArgs(1, 1, "NUMBER", "give the key's number; see \"optout key list\""),
+	}
+	cmd.Flags().StringVar(&topic, "default-topic", "", "`TOPIC` of mail that names none; empty for none")
+	cmd.Flags().BoolVar(&list, "list-software", false, "a mailing list manager's: its own List-* fields stay")
+	cmd.Flags().StringVar(&observe, "observe", "", "`TIME` to observe for, such as 36h or 7d, or off")
+	return p.online(cmd, func(c *call, args []string) error {
+		n, err := strconv.ParseUint(args[0], 10, 32)
+		if err != nil {
+			return wrongUsage("NUMBER", "it is not a number", "give the key's number; see \"optout key list\"")
+		}
+		r := &optoutv1.UpdateApiKeyRequest{Number: uint32(n)}
+		if cmd.Flags().Changed("default-topic") {
+			r.DefaultTopic = &topic
+		}
+		if cmd.Flags().Changed("list-software") {
+			r.ListSoftware = &list
+		}
+		if cmd.Flags().Changed("observe") {
+			d, err := observeTime(observe)
+			if err != nil {
+				return err
+			}
+			r.ObserveUntil = timestamppb.New(time.Now().Add(d))
+		}
+		a, err := c.admin.UpdateApiKey(c.ctx, r)
+		if err != nil {
+			return err
+		}
+		return c.answer(a.Key, func(w io.Writer) {
+			fmt.Fprintf(w, "updated API key %d (%s)\n", a.Key.Number, printable(a.Key.Label))
+			if u := a.Key.ObserveUntil; u != nil && u.AsTime().After(time.Now()) {
+				fmt.Fprintf(w, "its mail is only observed until %s\n", at(u))
+			}
+		})
+	})
+}
+
+// observeTime reads how long to observe; "off" is no time.
+func observeTime(s string) (time.Duration, error) {
+	if s == "off" {
+		return 0, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	} else if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return d, nil
+	}
+	return 0, wrongUsage("--observe", fmt.Sprintf("%q is no length of time", clip(s)), "give one such as 36h or 7d (at most 14d), or off")
 }
 
 func (p *program) keyRevoke() *cobra.Command {

@@ -59,6 +59,25 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.HTTP, "http", "127.0.0.1:7080", "`ADDRESS` of recipients' pages and one-click")
 	fs.StringVar(&f.Admin, "admin", "127.0.0.1:7090", "`ADDRESS` of /metrics, /healthz and /readyz, or off")
 	fs.StringVar(&f.SMTP, "smtp", "127.0.0.1:7025", "`ADDRESS` of mail in, or off")
+	fs.StringVar(&f.Gate.Listen, "gate", "", "`ADDRESS` of the SMTP gate, for mailers in any language (default: off)")
+	fs.StringVar(&f.Gate.Submissions, "gate-submissions", "", "`ADDRESS` of the gate with TLS from the first octet (RFC 8314; default: off)")
+	fs.StringVar(&f.Gate.Upstream, "gate-upstream", "", "`HOST:PORT` of the mail server behind the gate")
+	fs.StringVar(&f.Gate.UpstreamTLS, "gate-upstream-tls", "", "`HOW` to reach it: starttls, implicit or off (default: implicit at port 465, off on loopback, else starttls)")
+	fs.StringVar(&f.Gate.UpstreamCA, "gate-upstream-ca", "", "`FILE` (PEM) with the authorities of its certificate (default: the system's)")
+	fs.StringVar(&f.Gate.UpstreamUser, "gate-upstream-user", "", "`NAME` by which the gate authenticates to it")
+	fs.StringVar(&f.Gate.UpstreamPasswordFile, "gate-upstream-password-file", "", "`FILE` with the password")
+	fs.StringVar(&f.Gate.Profile, "gate-upstream-profile", "direct", "`KIND` of server: "+profileNames()+"; see \"optout gate profiles\"")
+	fs.StringSliceVar(&f.Gate.DKIM, "gate-dkim", nil, "`DOMAIN:SELECTOR:FILE` of a DKIM key (PEM) that signs mail from the domain; can be repeated")
+	fs.BoolVar(&f.Gate.VERP, "gate-verp", false, "give each copy a return path of its own at --mail-domain, so that bounces say whose they are")
+	fs.Int64Var(&f.Gate.MaxBytes, "gate-max-bytes", 50<<20, "`OCTETS` of the largest message")
+	fs.IntVar(&f.Gate.MaxConnections, "gate-max-connections", 500, "`N` connections at once; a fifth of them from one address")
+	fs.IntVar(&f.Gate.Rate, "gate-rate", 1000, "`N` recipients a second that one credential may name")
+	fs.StringVar(&f.Milter.Listen, "milter", "", "`ADDRESS` (host:port or unix:PATH) of the mail filter for Postfix's smtpd_milters and Sendmail (default: off)")
+	fs.StringVar(&f.Milter.Local, "milter-local", "", "`ADDRESS` of the mail filter for Postfix's non_smtpd_milters, that is PHP's mail() (default: off)")
+	fs.StringVar(&f.Milter.Socketmap, "socketmap", "", "`ADDRESS` of the socketmap for Postfix's transport_maps (default: off)")
+	fs.Uint32Var(&f.Milter.Key, "milter-key", 0, "`NUMBER` of the API key by whose topics that mail is judged; see \"optout key list\"")
+	fs.StringVar(&f.Milter.Topics, "milter-topics", "", "`FILE` that maps who sends to topics: lines of sasl:USER, sender:ADDRESS, sender:@DOMAIN or client:CIDR, and a topic")
+	fs.StringVar(&f.Milter.OnError, "milter-on-error", "tempfail", "`WHAT` becomes of mail when the ledger cannot be asked: tempfail, reject or accept (unchecked)")
 	fs.StringVar(&f.PublicURL, "public-url", "http://127.0.0.1:7080", "`URL` that every link begins with; without https there is no one-click (RFC 8058)")
 	fs.StringVar(&f.MailDomain, "mail-domain", "", "`DOMAIN` of unsubscribe and bounce addresses (default: links have no mailto)")
 	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener")
@@ -70,6 +89,14 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	fs.StringVar(&f.config, "config", "", "`FILE` (YAML) of these settings")
 	fromEnv(fs)
+}
+
+func profileNames() string {
+	var names []string
+	for _, x := range service.GateProfiles() {
+		names = append(names, x.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // settle applies variables and file, and makes the log.

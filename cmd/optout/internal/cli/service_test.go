@@ -18,7 +18,7 @@ import (
 type installation struct {
 	data string
 	env  []string
-	addr struct{ GRPC, HTTP, Admin, SMTP string }
+	addr struct{ GRPC, HTTP, Admin, SMTP, Gate string }
 	log  *lockedBuffer
 	stop func() int
 }

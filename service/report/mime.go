@@ -1,0 +1,168 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"io"
+	"mime"
+	"mime/multipart"
+	"mime/quotedprintable"
+	"net/textproto"
+	"strings"
+)
+
+// part is one entity of a message (RFC 2045): its header and its body, not yet decoded.
+type part struct {
+	header textproto.MIMEHeader
+	media  string // in lower case
+	params map[string]string
+	body   []byte
+}
+
+// openPart takes an entity apart. A header that is broken is read as far as it goes.
+func openPart(raw []byte) *part {
+	end := headerEnd(raw)
+	p := &part{body: raw[end:]}
+	head := raw[:min(end, maxHeader)]
+	p.header, _ = textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(head), strings.NewReader("\r\n\r\n")))).ReadMIMEHeader()
+	if p.header == nil {
+		p.header = textproto.MIMEHeader{}
+	}
+	p.typed()
+	return p
+}
+
+// headerEnd is where the body begins: behind the first empty line.
+func headerEnd(raw []byte) int {
+	for at := 0; at < len(raw); {
+		i := bytes.IndexByte(raw[at:], '\n')
+		if i < 0 {
+			return len(raw)
+		}
+		line := raw[at : at+i]
+		at += i + 1
+		if len(bytes.TrimRight(line, "\r")) == 0 {
+			return at
+		}
+	}
+	return len(raw)
+}
+
+func (p *part) typed() {
+	var err error
+	if p.media, p.params, err = mime.ParseMediaType(p.header.Get("Content-Type")); err != nil && p.media == "" {
+		p.media, _, _ = strings.Cut(strings.ToLower(p.header.Get("Content-Type")), ";")
+		p.media = strings.TrimSpace(p.media)
+	}
+	if p.media == "" {
+		p.media = "text/plain"
+	}
+	if p.params == nil {
+		p.params = map[string]string{}
+	}
+	p.params["report-type"] = strings.ToLower(p.params["report-type"])
+}
+
+// decoded is the body without its transfer encoding, at most maxText octets of it. What is broken is read as far as it goes.
+func (p *part) decoded() []byte {
+	var r io.Reader = bytes.NewReader(p.body)
+	switch strings.ToLower(strings.TrimSpace(p.header.Get("Content-Transfer-Encoding"))) {
+	case "base64":
+		r = base64.NewDecoder(base64.StdEncoding, r)
+	case "quoted-printable":
+		r = quotedprintable.NewReader(r)
+	}
+	b, _ := io.ReadAll(io.LimitReader(r, maxText))
+	return b
+}
+
+// walker looks through a message for the parts that matter.
+type walker struct {
+	parts int
+	// status, feedback and returned are the first of their kinds; nil when there is none.
+	status, feedback, returned []byte
+	disposition                bool
+	// text is the first text part.
+	text []byte
+}
+
+func (w *walker) walk(p *part, depth int) {
+	if w.parts++; depth > maxDepth || w.parts > maxParts {
+		return
+	}
+	switch p.media {
+	case "message/delivery-status", "message/global-delivery-status":
+		if w.status == nil {
+			w.status = p.decoded()
+		}
+		return
+	case "message/feedback-report":
+		if w.feedback == nil {
+			w.feedback = p.decoded()
+		}
+		return
+	case "message/disposition-notification", "message/global-disposition-notification":
+		w.disposition = true
+		return
+	case "message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers", "message/rfc822-headers":
+		if w.returned == nil {
+			w.returned = p.decoded()
+		}
+		return // what is in there was sent by others, and reports nothing
+	}
+	if strings.HasPrefix(p.media, "multipart/") && p.params["boundary"] != "" {
+		r := multipart.NewReader(bytes.NewReader(p.body), p.params["boundary"])
+		for w.parts <= maxParts {
+			next, err := r.NextRawPart()
+			if err != nil {
+				return
+			}
+			body, err := io.ReadAll(io.LimitReader(next, MaxMessage))
+			if len(body) == 0 && err != nil {
+				return
+			}
+			inner := &part{header: next.Header, body: body}
+			inner.typed()
+			w.walk(inner, depth+1)
+		}
+		return
+	}
+	if w.text == nil && strings.HasPrefix(p.media, "text/") {
+		w.text = p.decoded()
+	}
+}
+
+// line is one field of a report: its name in lower case, its body unfolded.
+type line struct{ name, value string }
+
+// groups reads fields in groups that empty lines part (RFC 3464 section 2.1).
+func groups(b []byte) (all [][]line) {
+	var group []line
+	end := func() {
+		if len(group) > 0 {
+			all = append(all, group)
+		}
+		group = nil
+	}
+	for len(b) > 0 {
+		var l []byte
+		l, b, _ = bytes.Cut(b, []byte("\n"))
+		l = bytes.TrimRight(l, "\r")
+		switch {
+		case len(bytes.TrimSpace(l)) == 0:
+			end()
+		case (l[0] == ' ' || l[0] == '\t') && len(group) > 0:
+			group[len(group)-1].value += " " + strings.TrimSpace(string(l))
+		default:
+			if name, value, ok := strings.Cut(string(l), ":"); ok {
+				group = append(group, line{strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)})
+			}
+		}
+		if len(all) > 2*maxRecipients {
+			break
+		}
+	}
+	end()
+	return all
+}

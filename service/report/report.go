@@ -1,0 +1,196 @@
+// Package report reads what mail systems report about mail: that it could not be delivered (RFC 3464, RFC 6533, and what older
+// and odder servers write), that its recipient complained (RFC 5965), or that a program answered by itself (RFC 3834). It is a pure
+// function of a message, it knows nothing of the service, and whom to believe is not its business.
+//
+// Messages come from anybody, so everything is bounded: octets, header, parts, depth. Precision goes before recall: what is not
+// clearly a report is none.
+package report
+
+import (
+	"strings"
+)
+
+// Kind is what a message is.
+type Kind uint8
+
+// Kinds. The zero value is everything else: mail of people, and what cannot be told.
+const (
+	Other Kind = iota
+	// Bounce: a report about delivery, of failure or of anything else; see Recipients.
+	Bounce
+	// Complaint: a feedback report; see Feedback.
+	Complaint
+	// Automatic: an answer of a program, such as an out-of-office notice (RFC 3834), or a disposition notification (RFC 8098).
+	Automatic
+)
+
+// Class is what a failure means for the address.
+type Class uint8
+
+// Classes. The zero value bears on nothing.
+const (
+	None Class = iota
+	// Hard: the mailbox or its domain does not exist.
+	Hard
+	// Soft: not for now.
+	Soft
+	// Blocked: the message or its sender was refused, which says nothing of the address.
+	Blocked
+)
+
+// String names the class.
+func (c Class) String() string {
+	return [...]string{"none", "hard", "soft", "blocked"}[c&3]
+}
+
+// Recipient is what a report says of one recipient.
+type Recipient struct {
+	// Final and Original are the addresses that it names (RFC 3464 sections 2.3.1 and 2.3.2); empty when it does not. A final
+	// address may have been transformed on the way.
+	Final, Original string
+	// Action is failed, delayed, delivered, relayed or expanded, in lower case.
+	Action string
+	// Status is the enhanced status code (RFC 3463), such as 5.1.1; empty when there is none.
+	Status string
+	// Diagnostic is what the server said, in one line.
+	Diagnostic string
+	Class      Class
+}
+
+// Address is the address that the mail went to, as well as it is known.
+func (r *Recipient) Address() string {
+	if r.Original != "" {
+		return r.Original
+	}
+	return r.Final
+}
+
+// Feedback is a complaint (RFC 5965 section 3).
+type Feedback struct {
+	// Type is abuse, fraud, not-spam and so on, in lower case.
+	Type string
+	// Recipients are the addresses that it names: Original-Rcpt-To and Removal-Recipient. Many reporters name none.
+	Recipients []string
+	// Incidents is how many complaints it stands for; at least 1.
+	Incidents uint32
+}
+
+// Suppresses reports whether the type means that its recipient wants no more: abuse, and the older opt-out. Types that are not
+// supported must be ignored (RFC 5965 section 6).
+func (f *Feedback) Suppresses() bool {
+	return f.Type == "abuse" || f.Type == "opt-out" || f.Type == "opt-out-list"
+}
+
+// Report is a message as read.
+type Report struct {
+	Kind Kind
+	// Standard: it is in the standard's format, not guessed from words.
+	Standard bool
+	// Recipients are those of a bounce, one for each that it names.
+	Recipients []Recipient
+	Feedback   *Feedback
+	// Returned is what is left of the message that it is about.
+	Returned Returned
+}
+
+// Returned is the original message, or its header.
+type Returned struct {
+	MessageID string
+	// Tokens are the texts in its header that have the form of a signed token, in order. They prove nothing until opened.
+	Tokens []string
+}
+
+// Limits of what is read.
+const (
+	// MaxMessage is how many octets of a message are looked at.
+	MaxMessage = 1 << 20
+	maxDepth   = 8
+	maxParts   = 100
+	maxHeader  = 256 << 10
+	// maxRecipients is how many recipients one report may name.
+	maxRecipients = 1000
+	maxText       = 256 << 10
+)
+
+// Parse reads a message, of which at most MaxMessage octets are looked at. It never fails: what cannot be read is Other.
+func Parse(raw []byte) *Report {
+	raw = raw[:min(len(raw), MaxMessage)]
+	r := &Report{}
+	root := openPart(raw)
+	w := &walker{}
+	w.walk(root, 0)
+	switch {
+	case w.feedback != nil:
+		r.complaint(w)
+	case w.status != nil:
+		r.delivery(w)
+		if len(r.Recipients) == 0 { // the form without the content: some tell the rest in words only
+			r.Standard = false
+			r.guess(root, w)
+			r.Kind = Bounce
+		}
+	case root.media == "multipart/report" && root.params["report-type"] == "disposition-notification", w.disposition:
+		r.Kind = Automatic
+	default:
+		r.guess(root, w)
+	}
+	r.Returned = returned(w.returned)
+	return r
+}
+
+// complaint reads a feedback report.
+func (r *Report) complaint(w *walker) {
+	r.Kind, r.Standard = Complaint, true
+	f := &Feedback{Incidents: 1}
+	for _, g := range groups(w.feedback) {
+		for _, x := range g {
+			switch x.name {
+			case "feedback-type":
+				f.Type = strings.ToLower(strings.TrimSpace(x.value))
+			case "original-rcpt-to", "removal-recipient":
+				if a := bareAddress(x.value); a != "" && len(f.Recipients) < maxRecipients {
+					f.Recipients = append(f.Recipients, a)
+				}
+			case "incidents":
+				if n := decimal(x.value); n > 0 {
+					f.Incidents = n
+				}
+			}
+		}
+	}
+	r.Feedback = f
+}
+
+// delivery reads a delivery status notification: fields about the message first, then a group for each recipient.
+func (r *Report) delivery(w *walker) {
+	r.Kind, r.Standard = Bounce, true
+	for _, g := range groups(w.status) {
+		var x Recipient
+		named := false
+		for _, f := range g {
+			switch f.name {
+			case "final-recipient":
+				x.Final, named = typedAddress(f.value), true
+			case "original-recipient":
+				x.Original, named = typedAddress(f.value), true
+			case "action":
+				x.Action = action(f.value)
+			case "status":
+				if x.Status = status(f.value); x.Status == "" && x.Diagnostic == "" {
+					x.Diagnostic = oneLine(f.value) // some write the server's words here
+				}
+			case "diagnostic-code":
+				_, text, ok := strings.Cut(f.value, ";")
+				if !ok {
+					text = f.value
+				}
+				x.Diagnostic = oneLine(text)
+			}
+		}
+		if !named || len(r.Recipients) == maxRecipients {
+			continue
+		}
+		x.Class = classify(x.Action, x.Status, x.Diagnostic)
+		r.Recipients = append(r.Recipients, x)
+	}
+}
