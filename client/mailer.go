@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	netmail "net/mail"
-	"slices"
 	"strings"
 
 	"github.com/wneessen/go-mail"
@@ -199,7 +198,7 @@ func (m *Mailer) firstLook(ctx context.Context, topic string, report Report, job
 	for i := range report {
 		addresses[i] = report[i].Recipient
 	}
-	decisions, err := m.client.BatchCheckSend(ctx, topic, addresses, append(slices.Clip(m.checks), withoutReceipt)...)
+	decisions, err := m.client.BatchCheckSend(ctx, topic, addresses, m.ahead()...)
 	if err != nil {
 		return cannotAsk(err)
 	}

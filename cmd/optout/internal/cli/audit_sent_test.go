@@ -91,7 +91,14 @@ func sent(t *testing.T, in *installation, to ...string) *archive {
 	srv.Domain, srv.ReadTimeout, srv.WriteTimeout, srv.MaxMessageBytes = "localhost", 10*time.Second, 10*time.Second, 1<<20
 	go srv.Serve(l)
 	defer srv.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	send(t, in, l.Addr().String(), to...)
+	return a
+}
+
+// send sends each a message with a receipt through a mail server.
+func send(t *testing.T, in *installation, through string, to ...string) {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(through)
 	number, _ := strconv.Atoi(port)
 	server, err := mail.NewClient("127.0.0.1", mail.WithPort(number), mail.WithTLSPolicy(mail.NoTLS), mail.WithHELO("localhost"))
 	if err != nil {
@@ -115,7 +122,6 @@ func sent(t *testing.T, in *installation, to ...string) *archive {
 			t.Fatal(report, err)
 		}
 	}
-	return a
 }
 
 // letterTo is a message as somebody else's program sends it.
