@@ -45,6 +45,11 @@ func TestMailerPutsReceiptsOnMessages(t *testing.T) {
 			t.Errorf("the receipt of %s on mail to %s: %v, %v", c.of, c.to, found, err)
 		}
 	}
+	bulk := message(t, []string{"bulk@example.com"}, nil, nil)
+	if _, err := client.NewMailer(s.client, s.sink.mail(t), client.WithReceipts()).SendBulk(t.Context(), "news", func(yield func(*mail.Msg, error) bool) { yield(bulk, nil) }); err != nil ||
+		!strings.Contains(header(s.sink.to("bulk@example.com")[0]), "X-Optout-Receipt: ") {
+		t.Errorf("mail in bulk has no receipt: %v", err)
+	}
 	plain := message(t, []string{"c@example.com"}, nil, nil)
 	plain.SetGenHeader(mail.Header("X-Optout-Receipt"), "made up")
 	if _, err := s.mailer.Send(t.Context(), "news", plain); err != nil || strings.Contains(header(s.sink.to("c@example.com")[0]), "Receipt") {

@@ -31,6 +31,11 @@ func TestLedgerIsTheModel(t *testing.T) {
 		entry := map[int]uint64{} // of the model's statements
 		var yeses []ledger.SubscribeOutcome
 		var yesOf []int
+		type moment struct {
+			addr, topic string
+			at          time.Time
+		}
+		past := map[moment][]ledger.Reason{} // what denied at the end of each moment
 		addr := func() string { return rapid.SampledFrom(addresses).Draw(rt, "address") }
 		fatal := func(err error) {
 			if err != nil {
@@ -165,8 +170,20 @@ func TestLedgerIsTheModel(t *testing.T) {
 				_, err := w.UnlinkPerson(w.ctx(), w.admin(), "", a, "not the same person")
 				fatal(err)
 				m.Unlink(a)
+				clear(past) // the past is judged by which addresses a person has now
 			},
 			"time passes": func(rt *rapid.T) {
+				for _, a := range addresses {
+					st, err := w.Recipient(w.ctx(), "", a)
+					fatal(err)
+					for _, v := range st.Verdicts {
+						var reasons []ledger.Reason
+						for _, d := range v.Denials {
+							reasons = append(reasons, d.Reason)
+						}
+						past[moment{a, v.Topic.Name, w.now}] = reasons
+					}
+				}
 				w.pass(rapid.SampledFrom([]time.Duration{time.Second, 3 * time.Minute, 8 * time.Minute, 2 * time.Hour}).Draw(rt, "time"))
 				m.Now = w.now
 			},
@@ -191,6 +208,18 @@ func TestLedgerIsTheModel(t *testing.T) {
 				}
 			},
 		})
+		for x, want := range past {
+			s := w.Registry().Sender("")
+			v, err := w.VerdictAt(w.ctx(), s, s.Topic(x.topic), x.addr, x.at, 0)
+			fatal(err)
+			var got []ledger.Reason
+			for _, d := range v.Denials {
+				got = append(got, d.Reason)
+			}
+			if !slices.Equal(got, want) {
+				rt.Fatalf("%s to %s, judged later: %v, then it was %v", x.topic, x.addr, got, want)
+			}
+		}
 		if rep, err := w.Verify(w.ctx(), nil); err != nil || rep.FirstBad != 0 {
 			rt.Fatalf("%+v, %v", rep, err)
 		}

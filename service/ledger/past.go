@@ -32,17 +32,18 @@ const unknownTopic = math.MaxUint32
 
 // VerdictAt tells what a check of a topic of sender s would have answered for an address at a past moment: whether mail that
 // left then left in spite of a no. For topic nil, mail of a topic that is not known, only what denies all mail counts, and a
-// confirmed yes to any topic after it speaks for the mail.
+// confirmed yes to any topic after it speaks for the mail. seen is the position that the mail's own check reflected, if it had
+// one, else 0: what the mail left after for certain, whatever the clocks say.
 //
 // The method: the entries of the address, and of the person's other addresses, are read back through the ledger; those taken at
-// or before the moment are folded into the standing of that moment, and the one rule that gives every verdict judges it. So a
+// or before the moment, and those up to seen, are folded into the standing of that moment, and the one rule that gives every verdict judges it. So a
 // no that was lifted or voided later still stood then, and one that came later does not count. Three things are taken as they
 // are now, in favour of the mail: the topic's settings and the list of blocked and wireless domains (one that is on it but came
 // later does not count, one that was taken off is not known), and which addresses the person has (one that was taken from the
 // person later is not known). SENDs in spite of a no, for required topics, are SENDs here too.
 //
 // The cost is that of reading the address's entries. Errors: ErrInvalidAddress, ErrClosed, and those of reading the store.
-func (l *Ledger) VerdictAt(ctx context.Context, s *Sender, topic *Topic, addr string, at time.Time) (*Verdict, error) {
+func (l *Ledger) VerdictAt(ctx context.Context, s *Sender, topic *Topic, addr string, at time.Time, seen uint64) (*Verdict, error) {
 	if l.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -54,7 +55,7 @@ func (l *Ledger) VerdictAt(ctx context.Context, s *Sender, topic *Topic, addr st
 	if !named {
 		topic = &Topic{Number: unknownTopic, Class: Transactional, Rule: OptOutRule}
 	}
-	p := &past{l: l, ctx: ctx, at: at.UnixMilli(), records: map[standing.Key]*standing.Record{}}
+	p := &past{l: l, ctx: ctx, at: at.UnixMilli(), seen: seen, records: map[standing.Key]*standing.Record{}}
 	q := question{reg: l.registry.Load(), sender: s, topic: topic, now: p.at, position: l.head.Load()}
 	var keys address.Keys
 	l.opt.Keys.Keys(s.Number, &a, &keys)
@@ -83,6 +84,7 @@ type past struct {
 	l       *Ledger
 	ctx     context.Context
 	at      int64 // unix milliseconds
+	seen    uint64
 	records map[standing.Key]*standing.Record
 	err     error // the first; what is rebuilt after it does not count
 }
@@ -110,8 +112,11 @@ func (p *past) entry(position uint64) (*Entry, bool) {
 // had tells whether an entry had been taken by then.
 func (p *past) had(position uint64) bool {
 	e, ok := p.entry(position)
-	return ok && e.At <= p.at
+	return ok && p.then(e)
 }
+
+// then tells whether an entry belongs to the past that is judged.
+func (p *past) then(e *Entry) bool { return e.At <= p.at || e.Position <= p.seen }
 
 // record is the record of an address key as it was; nil when there was none.
 func (p *past) record(k standing.Key) *standing.Record {
@@ -126,7 +131,7 @@ func (p *past) record(k standing.Key) *standing.Record {
 			if !ok {
 				return nil
 			}
-			if e.At <= p.at {
+			if p.then(e) {
 				entries = append(entries, e)
 			}
 			at = e.Prev

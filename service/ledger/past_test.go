@@ -11,7 +11,7 @@ import (
 func (w *world) at(topic, addr string, at time.Time) string {
 	w.t.Helper()
 	s := w.Registry().Sender("")
-	v, err := w.VerdictAt(w.ctx(), s, s.Topic(topic), addr, at)
+	v, err := w.VerdictAt(w.ctx(), s, s.Topic(topic), addr, at, 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -98,10 +98,29 @@ func TestVerdictAt(t *testing.T) {
 	}
 }
 
+// What the mail's own check saw is the past of the mail, though its field Date is older.
+func TestVerdictAtKnowsWhatTheCheckSaw(t *testing.T) {
+	w := newWorld(t)
+	no := w.press(ann, "ALL", ledger.ByPage)
+	dated := w.now
+	w.pass(time.Minute)
+	key := w.key(ann)
+	if _, err := w.Undo(w.ctx(), ledger.By{Channel: ledger.ByPage}, no.Entry, [8]byte(key[:8])); err != nil {
+		t.Fatal(err)
+	}
+	w.want("news", ann, "SEND")
+	s := w.Registry().Sender("")
+	for seen, want := range map[uint64]bool{0: false, no.Entry: false, w.Position().Number: true} {
+		if v, err := w.VerdictAt(w.ctx(), s, s.Topic("news"), ann, dated, seen); err != nil || v.Send != want {
+			t.Errorf("seen %d: %+v, %v", seen, v, err)
+		}
+	}
+}
+
 func TestVerdictAtErrors(t *testing.T) {
 	w := newWorld(t)
 	s := w.Registry().Sender("")
-	if v, err := w.VerdictAt(w.ctx(), s, nil, "bad", w.now); err == nil || v != nil {
+	if v, err := w.VerdictAt(w.ctx(), s, nil, "bad", w.now, 0); err == nil || v != nil {
 		t.Errorf("an address that cannot be read: %v, %v", v, err)
 	}
 	if _, err := w.AddressKeys(s, "bad"); err == nil {

@@ -75,6 +75,9 @@ func (h *handlers) AuditMail(ctx context.Context, r *optoutv1.AuditMailRequest) 
 	}
 	resp := &optoutv1.AuditMailResponse{Position: h.position(h.Ledger.Position().Number)}
 	for i, x := range r.Items {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		result, err := a.judge(ctx, fmt.Sprintf("items[%d]", i), x)
 		if err != nil {
 			return nil, err
@@ -140,7 +143,7 @@ func (a *audit) judge(ctx context.Context, field string, x *optoutv1.AuditItem) 
 		if keys[i] == nil {
 			continue
 		}
-		v, err := a.h.Ledger.VerdictAt(ctx, a.sender, about, addr, left)
+		v, err := a.h.Ledger.VerdictAt(ctx, a.sender, about, addr, left, result.CheckedPosition)
 		if err != nil {
 			return nil, err
 		}

@@ -730,7 +730,7 @@ type AuditItem struct {
 	Receipt string `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// When it left. A no of the same second does not count where the second is rounded down, as logs and fields have it. Absent: not
 	// known, and STALE and AFTER_OPT_OUT are not judged. A message that left before the minute of its own receipt is taken to have
-	// left as that minute began: the field Date is often older than the check.
+	// left as that minute began, and always after what its check saw: the field Date is often older than the check.
 	LeftAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=left_at,json=leftAt,proto3" json:"left_at,omitempty"`
 	// The addresses are those that the message shows (To, Cc), not the envelope's, which is not known. Then a genuine receipt for one
 	// of them says that this copy went to that one, and the others are not judged. Mailers often send each recipient a copy.

@@ -151,15 +151,21 @@ func Read(r io.Reader, name string, o Options) iter.Seq2[Message, error] {
 // maxPeek is how much is looked at to find the format.
 const maxPeek = 4096
 
-var fieldLine = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
+var (
+	fieldLine = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
+	logTime   = regexp.MustCompile(`^(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)`)
+)
 
 // detect tells the format by the first line that is not blank; Auto when it cannot.
 func detect(head []byte) Format {
-	line, _, _ := strings.Cut(strings.TrimLeft(string(head), "\r\n"), "\n")
+	line, rest, _ := strings.Cut(strings.TrimLeft(string(head), "\r\n"), "\n")
+	for strings.HasPrefix(line, "-- ") { // journalctl tells so when its logs begin, and when the machine did
+		line, rest, _ = strings.Cut(rest, "\n")
+	}
 	switch {
 	case strings.HasPrefix(line, "From "):
 		return Mbox
-	case logLine.MatchString(line):
+	case logTime.MatchString(line):
 		return Postfix
 	case fieldLine.MatchString(line):
 		return EML

@@ -79,6 +79,25 @@ func TestPostfix(t *testing.T) {
 	demand(t, read(t, path, options), want...)
 }
 
+// The first lines of a log may be of anybody.
+func TestFormats(t *testing.T) {
+	for text, want := range map[string]Format{
+		"-- Logs begin at Sun 2026-03-01 --\n2026-03-01T10:00:00+0000 mx1 kernel: up\n": Postfix,
+		"Mar  1 10:00:00 mx1 kernel: up\n":                                              Postfix,
+		"2026-03-01T10:00:00.1+01:00 mx1 systemd[1]: up\n":                              Postfix,
+		"\nFrom a Sun Mar  1 10:00:00 2026\n":                                           Mbox,
+		"Subject: x\n":                                                                  EML,
+		"X-Y-Z : x\n":                                                                   EML,
+		"Dear all,\nhello":                                                              Auto,
+		"-- \n-- \n":                                                                    Auto,
+		"":                                                                              Auto,
+	} {
+		if got := detect([]byte(text)); got != want {
+			t.Errorf("%q is %s, want %s", text, got, want)
+		}
+	}
+}
+
 // A time without a year is the newest that is not in the future.
 func TestYears(t *testing.T) {
 	for _, c := range []struct {
