@@ -283,7 +283,7 @@ func (b *bulk) queueUp(ctx context.Context, batch []*parcel) {
 				addresses = append(addresses, r.Recipient)
 			}
 		}
-		decisions, err := b.template.mailer.client.BatchCheckSend(ctx, b.template.topic, addresses, b.template.mailer.ahead()...)
+		decisions, err := b.template.mailer.lookAhead(ctx, b.template.topic, addresses)
 		if err != nil {
 			b.queue.halt(cannotAsk(err))
 		} else {

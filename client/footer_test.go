@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -15,6 +14,8 @@ import (
 	"math/big"
 	"mime/quotedprintable"
 	netmail "net/mail"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,15 @@ func (s *setup) named(t *testing.T, name, postal string) {
 	if _, err := optoutv1.NewAdminServiceClient(s.client.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{DisplayName: &name, PostalAddress: &postal, PrivacyPolicyUrl: &privacy}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// withField is a message with a field of its header n times.
+func withField(text, name string, n int) string {
+	head, body, _ := strings.Cut(text, "\r\n\r\n")
+	f := regexp.MustCompile(`(?m)^` + name + `:.*\r\n([ \t].*\r\n)*`)
+	head += "\r\n"
+	found := f.FindString(head)
+	return strings.Replace(head, found, strings.Repeat(found, n), 1) + "\r\n" + body
 }
 
 // Whatever a message is made of, however it is encoded, in every language: each recipient's copy has a footer with their own link
@@ -105,7 +115,11 @@ func TestFooteredAndSignedMailLintsClean(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		mailer := client.NewMailer(s.client, s.sink.mail(t), client.WithFooter(lang), client.WithDKIM(mail.NewDKIMSigner("example.com", "mail", private)))
+		options := []client.MailerOption{client.WithFooter(lang), client.WithDKIM(mail.NewDKIMSigner("example.com", "mail", private))}
+		if rapid.Bool().Draw(r, "receipts") {
+			options = append(options, client.WithReceipts())
+		}
+		mailer := client.NewMailer(s.client, s.sink.mail(t), options...)
 		if report, err := mailer.Send(t.Context(), "news", m); err != nil || report.Count(client.Sent) != 2 {
 			r.Fatalf("%v, %v", report, err)
 		}
@@ -120,6 +134,22 @@ func TestFooteredAndSignedMailLintsClean(t *testing.T) {
 			seen[link] = true
 			if found, err := client.LintMessage(strings.NewReader(text), opts); err != nil || len(found) > 0 {
 				r.Fatalf("%v, %v\n%s", found, err, text)
+			}
+			for _, x := range []struct{ changed, rule string }{
+				{withField(text, "List-Unsubscribe-Post", 0), "list-unsubscribe-post-missing"},
+				{withField(text, "List-Unsubscribe-Post", 2), "list-unsubscribe-post-once"},
+				{withField(text, "List-Unsubscribe", 0), "list-unsubscribe-missing"},
+				{withField(text, "List-Unsubscribe", 2), "list-unsubscribe-once"},
+				{withField(text, "DKIM-Signature", 0), "dkim-missing"},
+				{withField(text, "From", 0), "from-once"},
+				{withField(text, "Date", 2), "date-once"},
+				{withField(text, "Message-ID", 0), "message-id"},
+				{withField(text, "Subject", 2), "field-once"},
+				{text + "More.\r\n", "dkim-invalid"},
+			} {
+				if found, err := client.LintMessage(strings.NewReader(x.changed), opts); err != nil || !slices.Contains(rulesOf(found), x.rule) {
+					r.Fatalf("%s is not named: %v, %v\n%s", x.rule, rulesOf(found), err, x.changed)
+				}
 			}
 			parts := leaves(t, text)
 			for i, f := range files {
@@ -206,6 +236,7 @@ func TestNoFooterNoMail(t *testing.T) {
 		"text":                     {0, "pl", text("Hello."), ""},
 		"Latin 1":                  {0, "de", latin, ""},
 		"Latin 1 cannot":           {0, "ja", latin, "UTF-8"},
+		"badly encoded":            {0, "en", func(m *mail.Msg) { m.SetGenHeader("Content-Transfer-Encoding", "base64"); text("Hello.")(m) }, "not encoded as"},
 		"no text":                  {0, "en", func(m *mail.Msg) { m.SetBodyString("application/pdf", "%PDF") }, "no text and no HTML"},
 		"PGP":                      {0, "en", func(m *mail.Msg) { m.SetPGPType(mail.PGPSignature); m.SetBoundary("b"); text("Hello.")(m) }, "no footer can be put"},
 		"PGP without a footer":     {0, "", func(m *mail.Msg) { m.SetPGPType(mail.PGPSignature); m.SetBoundary("b"); text("Hello.")(m) }, ""},
@@ -301,17 +332,28 @@ func TestDKIMDemanded(t *testing.T) {
 	}
 }
 
-// A bulk sending puts footers under too.
-func TestBulkWithFooter(t *testing.T) {
-	s := newSetup(t)
-	s.named(t, "Example Letters", "1 Example Street")
+// What a Mailer puts on a message, it puts on those of a bulk sending too; the check ahead asks for none of it.
+func TestBulkWithFooterAndReceipt(t *testing.T) {
+	k, s := newSink(t), newScripted()
+	batch := s.batch
+	s.batch = func(r *optoutv1.BatchCheckSendRequest) (*optoutv1.BatchCheckSendResponse, error) {
+		if r.WantHeaders || r.WantReceipt {
+			t.Error("the check ahead asks for a link or a receipt")
+		}
+		return batch(r)
+	}
+	receipt := strings.Repeat("r", 100)
+	s.check = func(*optoutv1.CheckSendRequest) (*optoutv1.CheckSendResponse, error) {
+		return &optoutv1.CheckSendResponse{Verdict: optoutv1.Verdict_VERDICT_SEND, Link: exampleLink(), Receipt: receipt}, nil
+	}
 	taken := 0
-	if p, err := client.NewMailer(s.client, s.sink.mail(t), client.WithFooter("en")).SendBulk(t.Context(), "news", addressed(t, &taken, numbered(10)...)); err != nil || p.Sent != 10 {
+	mailer := client.NewMailer(s.client(t), k.mail(t), client.WithFooter("en"), client.WithReceipts())
+	if p, err := mailer.SendBulk(t.Context(), "news", addressed(t, &taken, numbered(10)...)); err != nil || p.Sent != 10 {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	for _, a := range numbered(10) {
-		if !bytes.Contains([]byte(s.sink.to(a)[0]), []byte("1 Example Street")) {
-			t.Errorf("%s has no footer", a)
+		if got := k.to(a)[0]; !strings.Contains(got, "1 Example Street") || !strings.Contains(header(got), "X-Optout-Receipt: ") {
+			t.Errorf("%s got\n%s", a, got)
 		}
 	}
 }

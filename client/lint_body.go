@@ -2,7 +2,6 @@ package client
 
 import (
 	"bytes"
-	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -24,7 +23,7 @@ func (l *linter) content() {
 		}
 		text, err := p.readable(l.body)
 		if err != nil {
-			l.found("mime-structure", fmt.Sprintf("a part of type %s cannot be read: %v", p.kind, err))
+			l.found("mime-structure", err.Error())
 		}
 		if strings.Contains(text, UnsubscribeURLPlaceholder) {
 			l.found("body-placeholder", "a part of type "+p.kind+" has UnsubscribeURLPlaceholder in it")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	netmail "net/mail"
+	"slices"
 	"strings"
 
 	"github.com/wneessen/go-mail"
@@ -198,7 +199,7 @@ func (m *Mailer) firstLook(ctx context.Context, topic string, report Report, job
 	for i := range report {
 		addresses[i] = report[i].Recipient
 	}
-	decisions, err := m.client.BatchCheckSend(ctx, topic, addresses, m.ahead()...)
+	decisions, err := m.lookAhead(ctx, topic, addresses)
 	if err != nil {
 		return cannotAsk(err)
 	}
@@ -209,4 +210,9 @@ func (m *Mailer) firstLook(ctx context.Context, topic string, report Report, job
 		}
 	}
 	return nil
+}
+
+// lookAhead checks addresses ahead: nothing leaves after this check, so it gives neither link nor receipt.
+func (m *Mailer) lookAhead(ctx context.Context, topic string, addresses []string) ([]Decision, error) {
+	return m.client.BatchCheckSend(ctx, topic, addresses, append(slices.Clip(m.checks), withoutReceipt)...)
 }

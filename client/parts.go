@@ -145,11 +145,21 @@ func (p *part) decode(body []byte) ([]byte, error) {
 	case "", "7bit", "8bit", "binary":
 		return content, nil
 	case "quoted-printable":
-		return io.ReadAll(quotedprintable.NewReader(bytes.NewReader(content)))
+		b, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(content)))
+		return b, encodingFault(err)
 	case "base64":
-		return io.ReadAll(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(content))) // it skips the ends of lines
+		b, err := io.ReadAll(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(content))) // it skips the ends of lines
+		return b, encodingFault(err)
 	}
 	return nil, errors.New("the Content-Transfer-Encoding of a part is unknown")
+}
+
+// encodingFault says that a part is badly encoded, without the text that the error of the decoder quotes.
+func encodingFault(err error) error {
+	if err != nil {
+		return errors.New("a part is not encoded as its Content-Transfer-Encoding says")
+	}
+	return nil
 }
 
 // charset is the part's character set; nil for UTF-8 and its subset ASCII. It fails for one that is unknown.
