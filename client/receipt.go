@@ -2,7 +2,6 @@ package client
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	optoutv1 "optout/proto/optout/v1"
@@ -16,10 +15,8 @@ const fieldReceipt = "X-Optout-Receipt"
 // ErrCannotAsk where the service gives none.
 func WithReceipts() MailerOption { return WithReceipt() }
 
-// ahead are the options of checks after which no message leaves: they need no receipt.
-func (m *Mailer) ahead() []CheckOption {
-	return append(slices.Clip(m.checks), func(r *optoutv1.BatchCheckSendRequest) { r.WantReceipt = false })
-}
+// withoutReceipt is for checks that no message leaves after.
+func withoutReceipt(r *optoutv1.BatchCheckSendRequest) { r.WantReceipt = false }
 
 // firstLine is how much of a receipt stands beside the field's name, so that no line is longer than the 78 characters of RFC
 // 5322 section 2.1.1.
