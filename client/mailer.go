@@ -214,5 +214,5 @@ func (m *Mailer) firstLook(ctx context.Context, topic string, report Report, job
 
 // lookAhead checks addresses ahead: nothing leaves after this check, so it gives neither link nor receipt.
 func (m *Mailer) lookAhead(ctx context.Context, topic string, addresses []string) ([]Decision, error) {
-	return m.client.BatchCheckSend(ctx, topic, addresses, m.ahead()...)
+	return m.client.BatchCheckSend(ctx, topic, addresses, append(slices.Clip(m.checks), withoutReceipt)...)
 }
