@@ -134,7 +134,7 @@ func TestHalfAMessageIsNone(t *testing.T) {
 		return 0
 	}
 	m := message(t, []string{"a@example.com"}, nil, nil)
-	m.SetBodyString(mail.TypeTextPlain, strings.Repeat("A line of text that is long enough.\n", 600000)+"The end.\n")
+	m.SetBodyString(mail.TypeTextPlain, strings.Repeat("A line of text that is long enough.\n", 300000)+"The end.\n")
 	report, err := fast(t, k).Send(t.Context(), "news", m)
 	if err != nil || report[0].Outcome != client.Sent || k.total() != 1 || !strings.HasSuffix(k.to("a@example.com")[0], "The end.\r\n") {
 		t.Errorf("%v, %v; %d arrived", report[0], err, k.total())

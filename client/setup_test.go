@@ -81,7 +81,7 @@ func newSink(t *testing.T) *sink {
 	s := &sink{messages: map[string][]string{}}
 	srv := smtp.NewServer(s)
 	srv.Domain, srv.EnableSMTPUTF8 = "localhost", true
-	srv.ReadTimeout, srv.WriteTimeout, srv.MaxMessageBytes, srv.MaxRecipients = 10*time.Second, 10*time.Second, 64<<20, 10
+	srv.ReadTimeout, srv.WriteTimeout, srv.MaxMessageBytes, srv.MaxRecipients = time.Minute, time.Minute, 64<<20, 10
 	srv.Debug = lockedWriter{s}
 	srv.ErrorLog = quiet{}
 	done := make(chan struct{})
