@@ -134,6 +134,14 @@ func (f *floor) startSink() {
 	if err := f.upstream.Start(); err != nil {
 		f.t.Fatal(err)
 	}
+	for range 1000 { // it builds up and listens
+		if c, err := net.Dial("tcp", f.sink); err == nil {
+			c.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.t.Fatal("the server behind the gate does not answer")
 }
 
 // kill kills the service or the server behind it, and starts it anew. Without memory what the gate remembers is taken away.
