@@ -31,6 +31,8 @@ var allowed = map[string][]string{
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
 	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/report"},
 
+	"optout/service/mailauth": {"optout/service/address"},
+
 	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
 	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
 	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
