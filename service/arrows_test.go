@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
 	"optout/service/report":   {},
+	"optout/service/words":    {"optout/service/link"},
 	"optout/service/receipt":  {},
 
 	// Adapters.
