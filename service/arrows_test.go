@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
 	"optout/service/report":   {},
+	"optout/service/words":    {"optout/service/link"},
 	"optout/service/receipt":  {},
 
 	// Adapters.
@@ -30,6 +31,8 @@ var allowed = map[string][]string{
 	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
 	"optout/service/web":    {"optout/service/ledger", "optout/service/link", "optout/service/address"},
 	"optout/service/mailin": {"optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/report"},
+
+	"optout/service/mailauth": {"optout/service/address"},
 
 	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
 	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
