@@ -21,6 +21,7 @@ import (
 
 	"optout/service/address"
 	"optout/service/anchor"
+	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
@@ -187,7 +188,8 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		in := intake.New(intake.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: in, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
