@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                     {"optout/proto/optout/v1"},
 	"optout/client/clienttest":          {"optout/client", "optout/proto/optout/v1", "optout/service"},

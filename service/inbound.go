@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	optoutv1 "optout/proto/optout/v1"
 	"optout/service/intake"
 	"optout/service/ledger"
 	"optout/service/mailauth"
@@ -72,25 +71,6 @@ func (s *Service) newIntake() error {
 	return nil
 }
 
-// outcome is the API's names of what became of a message.
-func outcome(o intake.Outcome) optoutv1.SubmitOutcome {
-	switch o {
-	case intake.OptedOut:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_OPTED_OUT
-	case intake.Bounce:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_BOUNCE
-	case intake.Complaint:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_COMPLAINT
-	case intake.Queued:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_QUEUED
-	case intake.Forwarded:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_FORWARDED
-	case intake.NotOurs:
-		return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_NOT_OURS
-	}
-	return optoutv1.SubmitOutcome_SUBMIT_OUTCOME_IGNORED
-}
-
 // submit takes a message that was handed in as if it had come by SMTP. When it could not be recorded for one recipient the whole
 // call fails and is to be repeated, which is harmless for the others.
 func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, error) {
@@ -106,7 +86,7 @@ func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, 
 			}
 			return nil, fmt.Errorf("%w: %w", ledger.ErrStorageUnavailable, r.Err)
 		}
-		out[i] = rpc.Submitted{Index: i, Outcome: outcome(r.Outcome), Entry: r.Entry, Why: r.Why}
+		out[i] = rpc.Submitted{Index: i, Outcome: string(r.Outcome), Entry: r.Entry, Why: r.Why}
 	}
 	return out, nil
 }
