@@ -21,6 +21,7 @@ import (
 
 	"optout/service/address"
 	"optout/service/anchor"
+	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
@@ -58,6 +59,7 @@ type Service struct {
 	grpc   *rpc.Server
 	http   *http.Server
 	admin  *http.Server
+	intake *intake.Intake
 	smtp   *mailin.Server
 	gate   *mailgate.Server
 	filter *milter.Server
@@ -108,7 +110,7 @@ func New(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	s.meters = newMeters(s.ledger)
+	s.meters = newMeters(s.ledger, s.cfg.Now)
 	if err := s.adapters(tlsServer, tlsMutual, proxies); err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	s.ledger, err = ledger.Open(ctx, s.store, ledger.Options{Keys: ring, Anchor: anchor.At(filepath.Join(s.cfg.Data, anchorFile)),
-		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, Progress: func(read, total uint64) {
+		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, QueueDelay: s.cfg.Inbound.QueueDelay, SourceLimit: s.cfg.Inbound.SourceLimit, Progress: func(read, total uint64) {
 			s.log.Info("reading the ledger", "entries", read, "total", total)
 		}})
 	if err != nil {
@@ -169,8 +171,11 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
+	if err := s.newIntake(); err != nil {
+		return err
+	}
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
-		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
+		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Submit: s.submit, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
 		return err
@@ -187,7 +192,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
@@ -264,6 +269,9 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
 		serve("socketmap", s.filter.ServeMap)
 	}
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	serving.Go(func() { s.intake.Run(background) })
 	s.grpc.SetServing(true)
 	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
@@ -275,6 +283,7 @@ func (s *Service) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	s.grpc.SetServing(false)
+	stop()
 	s.drain(err == nil)
 	serving.Wait()
 	return errors.Join(err, s.close())
