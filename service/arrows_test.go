@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
-	"optout/service/report":   {},
+	"optout/service/report":   {"optout/service/link"},
 	"optout/service/words":    {"optout/service/link"},
 	"optout/service/receipt":  {},
 
