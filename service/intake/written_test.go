@@ -74,7 +74,7 @@ func TestAutomaticMailNeverCounts(t *testing.T) {
 func TestQuotedTokenNamesTheAddress(t *testing.T) {
 	o := newOffice(t, nil)
 	mailed := "ann@work.example.net"
-	quote := "On Monday Example Letters wrote:\r\n> Good news.\r\n> Unsubscribe: " + o.link(mailed)
+	quote := "On Mon, 2 Mar 2026 at 10:00, Example Letters <letters@example.com> wrote:\r\n> Good news.\r\n> Unsubscribe: " + o.link(mailed)
 	o.want("quoted", o.take(at, o.mail("ann@private.example.com", at, "Re: Good news", "Please remove me.\r\n\r\n"+quote)), "opted_out", mailed, true)
 	if o.out("ann@private.example.com") {
 		t.Error("the address in From is out too, though nothing proves it")
