@@ -189,7 +189,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
 		in := intake.New(intake.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Log: s.log})
-		s.smtp = mailin.New(mailin.Options{Intake: in, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: in, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
