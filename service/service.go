@@ -192,7 +192,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
