@@ -170,7 +170,7 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
-		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
+		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Submit: s.submit, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
 		return err

@@ -231,7 +231,7 @@ func (b *backend) bounce(ctx context.Context, by ledger.By, t link.Token, genera
 		detail["status"] = worst.Status
 	}
 	by.Evidence["diagnostic"] = short(worst.Diagnostic)
-	_, err := b.Ledger.Bounce(ctx, by, t.Scope, generation, t.Key, failure, detail)
+	_, err := b.Ledger.Bounce(ctx, by, ledger.Tokened{Scope: t.Scope, Generation: generation, Key: t.Key}, ledger.Failed{Failure: failure, Detail: detail})
 	return err
 }
 

@@ -72,6 +72,7 @@ var table = []row{
 	{ledger.ErrUndoStale, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_CONFIRMATION_STALE, "", ""},
 	{ledger.ErrTooManyChanges, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_TOO_MANY_CHANGES, "", ""},
 	{ledger.ErrRoleRequired, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_ROLE_REQUIRED, "", ""},
+	{ledger.ErrQueueFull, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_QUEUE_FULL, "", ""},
 	{ledger.ErrLastAdmin, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_LAST_ADMIN, "", ""},
 	{ledger.ErrDamaged, codes.DataLoss, optoutv1.ErrorReason_ERROR_REASON_LEDGER_DAMAGED, "", ""},
 	{ledger.ErrStorageFull, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_STORAGE_FULL, "the disk is full or nearly so: nothing was written", "repeat the call later; checks go on"},

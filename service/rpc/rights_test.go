@@ -34,6 +34,8 @@ var rights = map[string]string{
 	"SubscriptionService/GetRecipient": "cspoua", "SubscriptionService/ListSubscriptions": "cpoua", "SubscriptionService/UpdatePreferences": "csa",
 	"SubscriptionService/UnlinkPerson": "opa",
 	"LinkService/IssueLink":            "ma", "LinkService/BatchIssueLinks": "ma", "LinkService/InspectLink": "spoua",
+	"FeedbackService/RecordBounce": "foa", "FeedbackService/RecordComplaint": "foa", "FeedbackService/SubmitReport": "foa",
+	"FeedbackService/ListQueue": "spoua", "FeedbackService/GetQueuedMessage": "spoua", "FeedbackService/DecideQueue": "oa",
 	"LedgerService/ListEntries": "poua", "LedgerService/GetCheckpoint": "oua", "LedgerService/Verify": "oua",
 	"LedgerService/ListReceiptKeys": "oua", "LedgerService/AuditMail": "oua",
 	"AdminService/CreateSender": "a", "AdminService/UpdateSender": "a", "AdminService/GetSender": "mcfspoua", "AdminService/ListSenders": "mcfspoua",

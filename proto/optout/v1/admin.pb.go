@@ -289,8 +289,13 @@ type Sender struct {
 	EffectivePublicUrl string `protobuf:"bytes,11,opt,name=effective_public_url,json=effectivePublicUrl,proto3" json:"effective_public_url,omitempty"`
 	// The mail domain that is in force; empty when there is none.
 	EffectiveMailDomain string `protobuf:"bytes,12,opt,name=effective_mail_domain,json=effectiveMailDomain,proto3" json:"effective_mail_domain,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The address that people write to, as the mail shows it; mail to it that comes to the service is read for people's own words, as
+	// mail to unsubscribe@ and stop@ of the mail domain is.
+	ContactAddress string `protobuf:"bytes,13,opt,name=contact_address,json=contactAddress,proto3" json:"contact_address,omitempty"`
+	// Where questions that come by mail are passed on to; empty: they wait in the review queue.
+	ForwardAddress string `protobuf:"bytes,14,opt,name=forward_address,json=forwardAddress,proto3" json:"forward_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Sender) Reset() {
@@ -403,6 +408,20 @@ func (x *Sender) GetEffectivePublicUrl() string {
 func (x *Sender) GetEffectiveMailDomain() string {
 	if x != nil {
 		return x.EffectiveMailDomain
+	}
+	return ""
+}
+
+func (x *Sender) GetContactAddress() string {
+	if x != nil {
+		return x.ContactAddress
+	}
+	return ""
+}
+
+func (x *Sender) GetForwardAddress() string {
+	if x != nil {
+		return x.ForwardAddress
 	}
 	return ""
 }
@@ -527,8 +546,12 @@ type UpdateSenderRequest struct {
 	PrivacyPolicyVersion *string `protobuf:"bytes,7,opt,name=privacy_policy_version,json=privacyPolicyVersion,proto3,oneof" json:"privacy_policy_version,omitempty"`
 	// New data protection contact, if given.
 	DataProtectionContact *string `protobuf:"bytes,8,opt,name=data_protection_contact,json=dataProtectionContact,proto3,oneof" json:"data_protection_contact,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// New contact address, if given.
+	ContactAddress *string `protobuf:"bytes,9,opt,name=contact_address,json=contactAddress,proto3,oneof" json:"contact_address,omitempty"`
+	// New forward address, if given.
+	ForwardAddress *string `protobuf:"bytes,10,opt,name=forward_address,json=forwardAddress,proto3,oneof" json:"forward_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UpdateSenderRequest) Reset() {
@@ -613,6 +636,20 @@ func (x *UpdateSenderRequest) GetPrivacyPolicyVersion() string {
 func (x *UpdateSenderRequest) GetDataProtectionContact() string {
 	if x != nil && x.DataProtectionContact != nil {
 		return *x.DataProtectionContact
+	}
+	return ""
+}
+
+func (x *UpdateSenderRequest) GetContactAddress() string {
+	if x != nil && x.ContactAddress != nil {
+		return *x.ContactAddress
+	}
+	return ""
+}
+
+func (x *UpdateSenderRequest) GetForwardAddress() string {
+	if x != nil && x.ForwardAddress != nil {
+		return *x.ForwardAddress
 	}
 	return ""
 }
@@ -2920,7 +2957,7 @@ var File_optout_v1_admin_proto protoreflect.FileDescriptor
 
 const file_optout_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15optout/v1/admin.proto\x12\toptout.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16optout/v1/common.proto\"\xfb\x03\n" +
+	"\x15optout/v1/admin.proto\x12\toptout.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16optout/v1/common.proto\"\xcd\x04\n" +
 	"\x06Sender\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12%\n" +
@@ -2937,12 +2974,14 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x120\n" +
 	"\x14effective_public_url\x18\v \x01(\tR\x12effectivePublicUrl\x122\n" +
-	"\x15effective_mail_domain\x18\f \x01(\tR\x13effectiveMailDomain\"@\n" +
+	"\x15effective_mail_domain\x18\f \x01(\tR\x13effectiveMailDomain\x12'\n" +
+	"\x0fcontact_address\x18\r \x01(\tR\x0econtactAddress\x12'\n" +
+	"\x0fforward_address\x18\x0e \x01(\tR\x0eforwardAddress\"@\n" +
 	"\x13CreateSenderRequest\x12)\n" +
 	"\x06sender\x18\x01 \x01(\v2\x11.optout.v1.SenderR\x06sender\"r\n" +
 	"\x14CreateSenderResponse\x12)\n" +
 	"\x06sender\x18\x01 \x01(\v2\x11.optout.v1.SenderR\x06sender\x12/\n" +
-	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\"\x83\x04\n" +
+	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\"\x87\x05\n" +
 	"\x13UpdateSenderRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
 	"\fdisplay_name\x18\x02 \x01(\tH\x00R\vdisplayName\x88\x01\x01\x12*\n" +
@@ -2953,14 +2992,19 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"mailDomain\x88\x01\x01\x121\n" +
 	"\x12privacy_policy_url\x18\x06 \x01(\tH\x04R\x10privacyPolicyUrl\x88\x01\x01\x129\n" +
 	"\x16privacy_policy_version\x18\a \x01(\tH\x05R\x14privacyPolicyVersion\x88\x01\x01\x12;\n" +
-	"\x17data_protection_contact\x18\b \x01(\tH\x06R\x15dataProtectionContact\x88\x01\x01B\x0f\n" +
+	"\x17data_protection_contact\x18\b \x01(\tH\x06R\x15dataProtectionContact\x88\x01\x01\x12,\n" +
+	"\x0fcontact_address\x18\t \x01(\tH\aR\x0econtactAddress\x88\x01\x01\x12,\n" +
+	"\x0fforward_address\x18\n" +
+	" \x01(\tH\bR\x0eforwardAddress\x88\x01\x01B\x0f\n" +
 	"\r_display_nameB\x11\n" +
 	"\x0f_postal_addressB\r\n" +
 	"\v_public_urlB\x0e\n" +
 	"\f_mail_domainB\x15\n" +
 	"\x13_privacy_policy_urlB\x19\n" +
 	"\x17_privacy_policy_versionB\x1a\n" +
-	"\x18_data_protection_contact\"r\n" +
+	"\x18_data_protection_contactB\x12\n" +
+	"\x10_contact_addressB\x12\n" +
+	"\x10_forward_address\"r\n" +
 	"\x14UpdateSenderResponse\x12)\n" +
 	"\x06sender\x18\x01 \x01(\v2\x11.optout.v1.SenderR\x06sender\x12/\n" +
 	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\"&\n" +
