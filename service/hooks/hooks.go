@@ -184,7 +184,7 @@ func (a *runner) receive(ctx context.Context, w http.ResponseWriter, r *provider
 	a.count("any", "ignored", d.Ignored)
 	a.count("unsubscribe", "resubscribe_ignored", d.Resubscribed)
 	a.count("any", "unreadable", d.Unreadable)
-	if err := a.recordAll(ctx, d.Events); err != nil {
+	if _, err := a.recordAll(ctx, d.Events, false); err != nil {
 		if !errors.Is(err, ledger.ErrStorageFull) && !errors.Is(err, ledger.ErrClosed) {
 			a.opt.Log.Error("webhook: events could not be recorded: the provider is asked to repeat them", "provider", a.id, "error", err)
 		}

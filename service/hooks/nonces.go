@@ -82,12 +82,10 @@ func (n *nonces) take(token string, body []byte, ends, now time.Time) error {
 		}
 		return nil
 	}
-	if n.fault == nil && (n.file == nil || n.lines > 2*len(n.known)+4096) || len(n.known) >= maxNonces {
-		n.fault = n.rewrite(now)
-	}
-	if n.fault != nil || len(n.known) >= maxNonces {
-		n.fault = n.rewrite(now) // try anew with the next request
-		return fmt.Errorf("%w: the token cannot be remembered", provider.ErrLater)
+	if n.fault != nil || n.file == nil || n.lines > 2*len(n.known)+4096 || len(n.known) >= maxNonces {
+		if n.fault = n.rewrite(now); n.fault != nil || len(n.known) >= maxNonces {
+			return fmt.Errorf("%w: the token cannot be remembered", provider.ErrLater)
+		}
 	}
 	_, err := fmt.Fprintf(n.file, "%d %x %x\n", want.ends, key, want.body)
 	if err == nil {

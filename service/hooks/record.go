@@ -23,30 +23,36 @@ const (
 // recorders bounds how many events of a batch are written at once: they share commits.
 const recorders = 32
 
-// recordAll makes every event durable, or returns an error.
-func (a *runner) recordAll(ctx context.Context, events []provider.Event) error {
+// recordAll makes every event durable, or returns an error. It tells how many became entries.
+func (a *runner) recordAll(ctx context.Context, events []provider.Event, history bool) (int, error) {
 	var wait sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
+	entries := 0
 	slots := make(chan struct{}, recorders)
 	for i := range events {
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			if _, err := a.record(ctx, &events[i]); err != nil {
-				mu.Lock()
+			outcome, err := a.record(ctx, &events[i], history)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
 				failed = err
-				mu.Unlock()
+			}
+			if outcome == recorded {
+				entries++
 			}
 		})
 	}
 	wait.Wait()
-	return failed
+	return entries, failed
 }
 
-// record makes one event durable.
-func (a *runner) record(ctx context.Context, e *provider.Event) (outcome string, err error) {
-	outcome, err = a.enter(ctx, e)
+// record makes one event durable. history tells that it is the first time that its list is read: what stands there happened over
+// years, and many bounces of one domain are no sign that its servers are wrong today.
+func (a *runner) record(ctx context.Context, e *provider.Event, history bool) (outcome string, err error) {
+	outcome, err = a.enter(ctx, e, history)
 	switch {
 	case errors.Is(err, ledger.ErrInvalidAddress):
 		// It can never be mailed, for a check of it is an error, so there is nothing to stop. To ask for it again would hold up the
@@ -67,7 +73,7 @@ func (a *runner) record(ctx context.Context, e *provider.Event) (outcome string,
 }
 
 // enter makes the ledger's call.
-func (a *runner) enter(ctx context.Context, e *provider.Event) (string, error) {
+func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (string, error) {
 	by := ledger.By{Channel: ledger.ByWebhook, Occurred: e.Occurred, Evidence: map[string]string{"provider": a.id, "source": a.id + " " + e.Source, "event": e.ID, "diagnostic": e.Words}}
 	if e.Among > 1 {
 		by.Evidence["note"] = "the provider cannot tell which of " + strconv.Itoa(e.Among) + " recipients complained"
@@ -100,9 +106,13 @@ func (a *runner) enter(ctx context.Context, e *provider.Event) (string, error) {
 	case provider.Complained:
 		o, err = a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonComplaint, Topic: a.topic})
 	case provider.HardBounce:
-		o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.HardFailure, detail)
+		if history {
+			o, err = a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonUndeliverable})
+		} else {
+			o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.HardFailure, Detail: detail})
+		}
 	case provider.SoftBounce:
-		o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.SoftFailure, detail)
+		o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.SoftFailure, Detail: detail})
 	}
 	if err != nil {
 		return "", err

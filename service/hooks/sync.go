@@ -198,28 +198,7 @@ func (r *runner) takePage(ctx context.Context, page *provider.Page, since time.T
 		}
 		fresh = append(fresh, e)
 	}
-	var mu sync.Mutex
-	var failed error
-	var wait sync.WaitGroup
-	n := 0
-	slots := make(chan struct{}, recorders)
-	for i := range fresh {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			outcome, err := r.record(ctx, &fresh[i])
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-			}
-			if outcome == recorded {
-				n++
-			}
-		})
-	}
-	wait.Wait()
-	return n, failed
+	return r.recordAll(ctx, fresh, since.IsZero())
 }
 
 // page makes one paced call.

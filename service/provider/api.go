@@ -71,6 +71,9 @@ func (e *APIError) Temporary() bool {
 	return e.Status == 0 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout || e.Status >= 500
 }
 
+// ErrUnreachable: there was no answer.
+var ErrUnreachable = errors.New("the provider's API cannot be reached")
+
 // maxAnswer bounds an answer of an API. Postmark gives a whole list in one.
 const maxAnswer = 64 << 20
 
@@ -117,7 +120,7 @@ func (a *API) call(ctx context.Context, auth func(*http.Request, []byte) error, 
 		if errors.As(err, &u) {
 			err = u.Err // without the URL, which may hold an address
 		}
-		return nil, fmt.Errorf("the provider's API cannot be reached: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
