@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"time"
 
 	"optout/service/address"
@@ -94,10 +95,10 @@ func (r *runner) compareItem(ctx context.Context, e *provider.Event, there map[[
 		d.Unreadable++
 		return nil
 	}
-	if there[at] {
+	if _, again := there[at]; again {
 		return nil // on another list too
 	}
-	there[at] = true
+	there[at] = false
 	story, err := r.opt.Ledger.Recipient(ctx, r.sender, e.Address)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		d.Unreadable++
@@ -106,25 +107,47 @@ func (r *runner) compareItem(ctx context.Context, e *provider.Event, there map[[
 	if err != nil {
 		return err
 	}
-	if denied(story) {
-		return nil // counted when the ledger is gone through
+	if r.denied(story, e) {
+		there[at] = true // counted when the ledger is gone through
+		return nil
 	}
 	d.ThereOnly++
 	return found(Difference{Address: e.Address, Why: e.Source, Since: e.Occurred})
 }
 
-// denied tells whether anything that was said or found out about an address denies it mail.
-func denied(story *ledger.Story) bool {
+// denied tells whether the ledger denies everything that an item of a list stops: a person who wants some of it again is a
+// difference.
+func (a *account) denied(story *ledger.Story, e *provider.Event) bool {
+	scope := a.scopeOf(e)
+	if e.What == provider.Complained {
+		scope = ledger.Scope{Kind: ledger.ScopeCommercial}
+	}
+	any, all, concerned := false, true, false
 	for _, v := range story.Verdicts {
-		for _, x := range v.Denials {
-			switch x.Reason {
-			case ledger.ReasonNoConsent, ledger.ReasonConsentExpired, ledger.ReasonPaused, ledger.ReasonWirelessDomain:
-			default:
-				return true
-			}
+		no := slices.ContainsFunc(v.Denials, said)
+		any = any || no
+		switch {
+		case v.Topic.Class == ledger.Required, a.topic != "" && v.Topic.Name != a.topic:
+		case e.What == provider.Unsubscribed && scope.Kind == ledger.ScopeTopic && v.Topic.Name != scope.Topic:
+		case scope.Kind == ledger.ScopeCommercial && e.What != provider.HardBounce && v.Topic.Class != ledger.Commercial:
+		default:
+			concerned = true
+			all = all && no
 		}
 	}
-	return false
+	if !concerned {
+		return any
+	}
+	return all
+}
+
+// said tells reasons that somebody said or found out from those that lie in the topic or end by themselves.
+func said(d ledger.Denial) bool {
+	switch d.Reason {
+	case ledger.ReasonNoConsent, ledger.ReasonConsentExpired, ledger.ReasonPaused, ledger.ReasonWirelessDomain:
+		return false
+	}
+	return true
 }
 
 // compareLedger goes through our noes: of the reasons that the provider can know of too.
@@ -139,7 +162,7 @@ func (r *runner) compareLedger(ctx context.Context, there map[[16]byte]bool, d *
 		}
 		d.Position = next.Bound
 		for i := range lines {
-			if err := r.compareLine(&lines[i], there, seen, d, found); err != nil {
+			if err := r.compareLine(ctx, &lines[i], there, seen, d, found); err != nil {
 				return err
 			}
 		}
@@ -151,7 +174,8 @@ func (r *runner) compareLedger(ctx context.Context, there map[[16]byte]bool, d *
 	}
 }
 
-func (r *runner) compareLine(l *ledger.Suppressed, there, seen map[[16]byte]bool, d *Drift, found func(Difference) error) error {
+// compareLine looks for one of our noes on the lists. there tells whether an address that is on them is denied by us.
+func (r *runner) compareLine(ctx context.Context, l *ledger.Suppressed, there, seen map[[16]byte]bool, d *Drift, found func(Difference) error) error {
 	s := r.opt.Ledger.Registry().Sender(r.sender)
 	if l.Address == "" {
 		d.Unknown++
@@ -161,13 +185,20 @@ func (r *runner) compareLine(l *ledger.Suppressed, there, seen map[[16]byte]bool
 	if !ok || seen[at] {
 		return nil
 	}
-	if there[at] {
-		seen[at] = true
-		d.Agreed++
+	if denied, listed := there[at]; listed {
+		if seen[at] = true; denied {
+			d.Agreed++
+		}
 		return nil
 	}
 	if !r.concerns(s, &l.Entry) {
 		return nil // a no that the provider need not know
+	}
+	if l.Kind == ledger.OptedOut {
+		story, err := r.opt.Ledger.Recipient(ctx, r.sender, l.Address)
+		if err != nil || !stopsAll(story, r.topic) {
+			return err // the person wants some of the mail again
+		}
 	}
 	seen[at] = true
 	d.HereOnly++

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"optout/service/ledger"
 	"optout/service/provider"
 )
@@ -36,7 +38,9 @@ type Options struct {
 	Now    func() time.Time
 	// Random spreads the waits after failures.
 	Random io.Reader
-	Log    *slog.Logger
+	// CallsPerSecond bounds the calls to the API of each provider; 0 means 5.
+	CallsPerSecond int
+	Log            *slog.Logger
 	// Observe counts what became of events, by provider; may be nil.
 	Observe func(provider, what, outcome string, n int)
 }
@@ -59,7 +63,7 @@ type runner struct {
 	// api is held by whoever talks to the provider's API: one poll, push or drift at a time.
 	api sync.Mutex
 	// pace bounds the calls.
-	pace *pacer
+	pace *rate.Limiter
 
 	mu     sync.Mutex
 	status Status
@@ -70,6 +74,9 @@ type runner struct {
 func New(o Options) (*Server, error) {
 	if o.Client == nil {
 		o.Client = httpClient()
+	}
+	if o.CallsPerSecond == 0 {
+		o.CallsPerSecond = callsPerSecond
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, string, string, int) {}
@@ -83,7 +90,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{opt: o, byID: map[string]*runner{}, busy: make(chan struct{}, maxBusy)}
 	for _, a := range all {
-		r := &runner{account: a, Server: s, pace: newPacer(callsPerSecond), status: Status{ID: a.id, Kind: string(a.kind), Sender: a.sender, Webhook: a.webhook, Poll: a.poll, Push: a.push}}
+		r := &runner{account: a, Server: s, pace: rate.NewLimiter(rate.Limit(o.CallsPerSecond), o.CallsPerSecond), status: Status{ID: a.id, Kind: string(a.kind), Sender: a.sender, Webhook: a.webhook, Poll: a.poll, Push: a.push}}
 		if a.webhook {
 			r.status.Path = "/hooks/" + string(a.kind) + "/" + a.id
 		}

@@ -93,26 +93,15 @@ func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (st
 		}
 		identity += "/" + story.Key.String() // a list has no ids; the key is no address, and stays when it is erased
 	}
-	by.RequestID = a.requestID(identity)
-	detail := map[string]string{"provider": a.id, "source": e.Source}
-	if e.Status != "" {
-		detail["status"] = e.Status
-	}
-	var o ledger.Outcome
-	var err error
-	switch e.What {
-	case provider.Unsubscribed:
-		o, err = a.opt.Ledger.OptOut(ctx, by, a.sender, e.Address, scope)
-	case provider.Complained:
-		o, err = a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonComplaint, Topic: a.topic})
-	case provider.HardBounce:
-		if history {
-			o, err = a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonUndeliverable})
-		} else {
-			o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.HardFailure, Detail: detail})
+	o, err := a.write(ctx, e, by, identity, scope, history)
+	if errors.Is(err, ledger.ErrRequestIDReused) && !e.Listed {
+		// The provider has given one id to two things: to events of two addresses, or the configuration said another scope when it
+		// came first. What is about another address must not be lost.
+		key, _, keyErr := a.opt.Ledger.AddressKey(a.opt.Ledger.Registry().Sender(a.sender), e.Address)
+		if keyErr != nil {
+			return "", keyErr
 		}
-	case provider.SoftBounce:
-		o, err = a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.SoftFailure, Detail: detail})
+		o, err = a.write(ctx, e, by, identity+"/"+key.String(), scope, history)
 	}
 	if err != nil {
 		return "", err
@@ -121,6 +110,27 @@ func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (st
 		return recorded, nil
 	}
 	return repeated, nil
+}
+
+// write makes the ledger's call under an identity.
+func (a *runner) write(ctx context.Context, e *provider.Event, by ledger.By, identity string, scope ledger.Scope, history bool) (ledger.Outcome, error) {
+	by.RequestID = a.requestID(identity)
+	detail := map[string]string{"provider": a.id, "source": e.Source}
+	if e.Status != "" {
+		detail["status"] = e.Status
+	}
+	switch e.What {
+	case provider.Unsubscribed:
+		return a.opt.Ledger.OptOut(ctx, by, a.sender, e.Address, scope)
+	case provider.Complained:
+		return a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonComplaint, Topic: a.topic})
+	case provider.HardBounce:
+		if history {
+			return a.opt.Ledger.Suppress(ctx, by, ledger.Suppression{Sender: a.sender, Address: e.Address, Reason: ledger.ReasonUndeliverable})
+		}
+		return a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.HardFailure, Detail: detail})
+	}
+	return a.opt.Ledger.BounceAddress(ctx, by, a.sender, e.Address, ledger.Failed{Failure: ledger.SoftFailure, Detail: detail})
 }
 
 // scopeOf is what an unsubscribe covers: the topic of its group, if the configuration says one, else the provider's scope.

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"optout/service/ledger"
 	"optout/service/provider"
 )
@@ -31,11 +29,6 @@ const (
 
 // ErrUnknown: there is no provider of that id, or it has no API.
 var ErrUnknown = errors.New("no such provider")
-
-// pacer bounds calls.
-type pacer struct{ *rate.Limiter }
-
-func newPacer(perSecond int) *pacer { return &pacer{rate.NewLimiter(rate.Limit(perSecond), perSecond)} }
 
 // Progress tells how far a sync is.
 type Progress struct {
