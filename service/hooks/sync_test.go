@@ -365,3 +365,19 @@ func TestAnOlderLedger(t *testing.T) {
 	r.write("providers/sendgrid.json", ahead)
 	r.open()
 }
+
+// A no that was pressed and undone at our page says nothing of one that was said at the provider before.
+func TestAnUndoneNoHidesNone(t *testing.T) {
+	r := newRig(t, "")
+	r.sendgrid.Add(providertest.Listed{List: "unsubscribes", Address: "a@example.com", Created: r.clock().Add(-time.Hour)})
+	s := r.Registry().Sender("")
+	key, generation, err := r.AddressKey(s, "a@example.com")
+	r.must(nil, err)
+	o, err := r.Press(t.Context(), ledger.By{Channel: ledger.ByPage}, s.All(), generation, key)
+	r.must(nil, err)
+	r.must(r.Undo(t.Context(), ledger.By{Channel: ledger.ByPage}, o.Entry, [8]byte(key[:8])))
+	r.sync("sendgrid")
+	if r.denials("news", "a@example.com") == "" {
+		t.Error("the no on the list is not heard")
+	}
+}
