@@ -38,8 +38,9 @@ var allowed = map[string][]string{
 	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
 
 	// What tests of stores and adapters share.
-	"optout/service/mailtest":   {"optout/service/ledgertest"},
-	"optout/service/ledgertest": {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
+	"optout/service/providertest": {},
+	"optout/service/mailtest":     {"optout/service/ledgertest"},
+	"optout/service/ledgertest":   {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/hooks", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
