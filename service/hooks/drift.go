@@ -52,8 +52,11 @@ func (s *Server) Compare(ctx context.Context, id string, found func(Difference) 
 	if r == nil || r.lister == nil {
 		return d, ErrUnknown
 	}
-	r.api.Lock()
-	defer r.api.Unlock()
+	release, err := r.hold(ctx)
+	if err != nil {
+		return d, err
+	}
+	defer release()
 	there := map[[16]byte]bool{}
 	for _, list := range r.lister.Lists() {
 		if err := r.compareList(ctx, list, there, &d, found); err != nil {

@@ -60,8 +60,8 @@ type runner struct {
 	*Server
 	nonces *nonces
 	state  *stateFile
-	// api is held by whoever talks to the provider's API: one poll, push or drift at a time.
-	api sync.Mutex
+	// api holds a token of whoever talks to the provider's API: one poll, push or comparison at a time.
+	api chan struct{}
 	// pace bounds the calls.
 	pace *rate.Limiter
 
@@ -90,7 +90,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{opt: o, byID: map[string]*runner{}, busy: make(chan struct{}, maxBusy)}
 	for _, a := range all {
-		r := &runner{account: a, Server: s, pace: rate.NewLimiter(rate.Limit(o.CallsPerSecond), o.CallsPerSecond), status: Status{ID: a.id, Kind: string(a.kind), Sender: a.sender, Webhook: a.webhook, Poll: a.poll, Push: a.push}}
+		r := &runner{account: a, Server: s, api: make(chan struct{}, 1), pace: rate.NewLimiter(rate.Limit(o.CallsPerSecond), o.CallsPerSecond), status: Status{ID: a.id, Kind: string(a.kind), Sender: a.sender, Webhook: a.webhook, Poll: a.poll, Push: a.push}}
 		if a.webhook {
 			r.status.Path = "/hooks/" + string(a.kind) + "/" + a.id
 		}
@@ -117,7 +117,7 @@ func (s *Server) Close() error {
 // Limits of webhook requests.
 const (
 	// maxBusy requests are read or recorded at once; more are asked to come again.
-	maxBusy = 64
+	maxBusy = 128
 	// recordTimeout is how long a batch may take to become durable. It goes on when the provider has hung up.
 	recordTimeout = 20 * time.Second
 	retryAfter    = "30"

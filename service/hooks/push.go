@@ -13,9 +13,9 @@ import (
 // that topic. Not complaints, which deny commercial mail only, and not undeliverable or restricted addresses, whose denial can end
 // while nothing is ever taken off a provider's list.
 
-// pushes tells whether an entry is one to push.
-func (a *account) pushes(s *ledger.Sender, e *ledger.Entry) bool {
-	if !a.push || e.Kind != ledger.OptedOut || e.Sender != s.Number {
+// pushable tells whether an entry is one to push.
+func (a *account) pushable(s *ledger.Sender, e *ledger.Entry) bool {
+	if e.Kind != ledger.OptedOut || e.Sender != s.Number {
 		return false
 	}
 	if e.Scope == s.All() {
@@ -37,8 +37,11 @@ func (r *runner) pushAll(ctx context.Context, progress func(Progress)) (err erro
 	if r.state.pushed() >= r.opt.Ledger.Position().Number {
 		return nil
 	}
-	r.api.Lock()
-	defer r.api.Unlock()
+	release, err := r.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	defer func() {
 		r.update(func(s *Status) {
 			s.PushError = words(err)
@@ -103,7 +106,7 @@ func (r *runner) pushSome(ctx context.Context, done *Progress) (more bool, err e
 // toPush is the address of an entry that is to be pushed; empty when it is not. known is false when it would be, but its address is
 // not known in clear.
 func (r *runner) toPush(ctx context.Context, s *ledger.Sender, l *ledger.Line) (address string, known bool, err error) {
-	if !r.pushes(s, &l.Entry) || l.Evidence["provider"] == r.id {
+	if !r.pushable(s, &l.Entry) || l.Evidence["provider"] == r.id {
 		return "", true, nil // what the provider told us, it has
 	}
 	if address, err = r.opt.Ledger.AddressOf(ctx, l); err != nil || address == "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -152,24 +153,30 @@ func (a *account) requestID(identity string) string {
 // yes again after all would be stopped by the list, from which nothing is ever taken off.
 func (a *runner) known(story *ledger.Story, e *provider.Event, scope ledger.Scope) bool {
 	undone := map[uint64]bool{}
+	var yeses []int64
 	for i := range story.Lines {
-		if l := &story.Lines[i]; l.Kind == ledger.Undone {
+		switch l := &story.Lines[i]; {
+		case l.Kind == ledger.Undone:
 			undone[l.Ref] = true
+		case l.Kind == ledger.Confirmed, l.Kind == ledger.Subscribed && l.Flags&ledger.FlagLifts != 0:
+			yeses = append(yeses, l.At)
 		}
 	}
-	pushed := a.state.pushed()
+	listed, pushed := e.Occurred.UnixMilli(), a.state.pushed()
 	for i := range story.Lines {
 		l := &story.Lines[i]
 		if undone[l.Position] {
 			continue
 		}
-		if l.Kind == ledger.OptedOut && l.Position <= pushed && a.pushes(story.Sender, &l.Entry) && a.shows(e) {
-			return true
+		if l.Kind == ledger.OptedOut && l.Position <= pushed && l.Evidence["provider"] != a.id && a.pushable(story.Sender, &l.Entry) && a.shows(e) {
+			// We put it there, unless the person said yes again before it came on the list: then somebody has taken it off in
+			// between, for we push nobody who said yes again, and the person has stopped it anew.
+			again := slices.ContainsFunc(yeses, func(at int64) bool { return at > l.At && at <= listed })
+			if e.Occurred.IsZero() || !again {
+				return true
+			}
 		}
-		if !sameMeaning(story.Sender, &l.Entry, e.What, scope) {
-			continue
-		}
-		if e.Occurred.IsZero() || l.At >= e.Occurred.UnixMilli() {
+		if sameMeaning(story.Sender, &l.Entry, e.What, scope) && (e.Occurred.IsZero() || l.At >= listed) {
 			return true
 		}
 	}

@@ -118,10 +118,23 @@ func (s *Server) Sync(ctx context.Context, id string, full bool, progress func(P
 	return err
 }
 
+// hold waits until nobody else talks to the provider's API.
+func (r *runner) hold(ctx context.Context) (release func(), err error) {
+	select {
+	case r.api <- struct{}{}:
+		return func() { <-r.api }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // pollAll reads what is new on every list.
 func (r *runner) pollAll(ctx context.Context, progress func(Progress)) (err error) {
-	r.api.Lock()
-	defer r.api.Unlock()
+	release, err := r.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	defer func() {
 		r.update(func(s *Status) {
 			s.PollError = words(err)

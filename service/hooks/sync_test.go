@@ -217,7 +217,7 @@ func TestPushing(t *testing.T) {
 			t.Errorf("%s: what we pushed ourselves beats a later yes: %s", kind, d)
 		}
 	}
-	// A new no of the person is one, and a restarted service pushes only what is new.
+	// A restarted service pushes only what is new.
 	r.reopen()
 	for _, kind := range pollable {
 		r.api(kind).Calls()
@@ -225,6 +225,14 @@ func TestPushing(t *testing.T) {
 		if calls := strings.Join(r.api(kind).Calls(), " "); strings.Contains(calls, "PUT") || strings.Contains(calls, "POST") {
 			t.Errorf("%s: pushed again: %s", kind, calls)
 		}
+	}
+	// Taken off the list by hand after that yes, and stopped there anew: that is a no of the person.
+	r.sendgrid.Remove("out@example.com")
+	r.pass(time.Hour)
+	r.list("sendgrid", "out@example.com")
+	r.must(nil, r.hooks.Sync(t.Context(), "sendgrid", true, func(hooks.Progress) {}))
+	if r.denials("news", "out@example.com") == "" {
+		t.Error("a new no on the list passes for what we pushed")
 	}
 }
 

@@ -79,6 +79,13 @@ func (a *API) Add(l ...Listed) {
 	a.lists = append(a.lists, l...)
 }
 
+// Remove takes an address off every list, as its owner would by hand.
+func (a *API) Remove(address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lists = slices.DeleteFunc(a.lists, func(l Listed) bool { return l.Address == address })
+}
+
 // Fail makes the next calls answer these statuses; after, if given, is their Retry-After. 0 lets a call through.
 func (a *API) Fail(after string, statuses ...int) {
 	a.mu.Lock()
