@@ -3,6 +3,7 @@ package service
 import (
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -25,6 +26,11 @@ type Config struct {
 	Gate GateConfig
 	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.
 	Milter MilterConfig
+
+	// Providers is the path of the file that describes email service providers; empty for none.
+	Providers string
+	// ProvidersClient reaches their APIs; nil means one of its own.
+	ProvidersClient *http.Client
 
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string
