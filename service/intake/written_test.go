@@ -10,7 +10,6 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
-	"optout/service/link"
 	"optout/service/mailtest"
 )
 
@@ -80,7 +79,7 @@ func TestQuotedTokenNamesTheAddress(t *testing.T) {
 		t.Error("the address in From is out too, though nothing proves it")
 	}
 	mailed = "bob@work.example.net"
-	reply := strings.Replace(o.mail("bob@private.example.com", at, "Re: Good news", "stop"), "MIME-Version", "In-Reply-To: <x.b-"+o.token(mailed, link.Bounce)+"@"+domain+">\r\nMIME-Version", 1)
+	reply := strings.Replace(o.mail("bob@private.example.com", at, "Re: Good news", "stop"), "MIME-Version", "In-Reply-To: <x.b-"+o.issue(mailed).MessageToken+"@example.com>\r\nMIME-Version", 1)
 	o.want("In-Reply-To", o.take(at, reply), "opted_out", mailed, true)
 	// To quote the link is not to say it; and mail to several people says nothing of one.
 	mailed = "cy@work.example.net"
