@@ -98,6 +98,8 @@ func (m *mail) open(h header, body []byte, depth int) *part {
 		if len(p.parts) == 0 && len(bytes.TrimSpace(body)) > 0 {
 			m.incomplete = true
 		}
+	case media == "application/pkcs7-mime", media == "application/x-pkcs7-mime", media == "application/pgp-encrypted":
+		m.incomplete = true
 	case media == "application/pgp-signature", media == "application/pkcs7-signature", media == "application/x-pkcs7-signature":
 	case strings.HasPrefix(media, "message/"): // sent by others: nothing in there is the person's own, but it may tell which mail they mean
 		m.attachments = true

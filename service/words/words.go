@@ -112,7 +112,7 @@ func decide(m *mail, r *Reading, plain string) (Meaning, string) {
 	subject := d.judgeSubject(r.Subject, r.From, m.header.has("In-Reply-To") || m.header.has("References"))
 	v := weigh(subject, body)
 	switch {
-	case m.incomplete && (v.meaning == Stop || v.meaning == Empty && v.language != ""):
+	case m.incomplete && v.meaning == Stop:
 		v.meaning = Perhaps // what was not read may have said otherwise
 	case v.meaning == Empty && (m.incomplete || m.attachments):
 		v.meaning = Other
