@@ -12,6 +12,7 @@
 package words
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -127,21 +128,12 @@ func (m *mail) tokens() []string {
 	var all []string
 	for _, text := range [][]byte{[]byte(m.header.text("In-Reply-To")), []byte(m.header.text("References")), m.seen} {
 		for _, t := range link.FindTokens(text, maxTokens) {
-			if len(all) < maxTokens && !contains(all, t) {
+			if len(all) < maxTokens && !slices.Contains(all, t) {
 				all = append(all, t)
 			}
 		}
 	}
 	return all
-}
-
-func contains(all []string, s string) bool {
-	for _, x := range all {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // oneLine makes a text one printable line of at most limit characters.
