@@ -20,6 +20,8 @@ type Config struct {
 	// (GRPC and HTTP must be on).
 	GRPC, HTTP, Admin, SMTP string
 
+	// Inbound is what is done with mail that comes in.
+	Inbound InboundConfig
 	// Gate is the SMTP gate; off while its Upstream is empty.
 	Gate GateConfig
 	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.

@@ -22,6 +22,7 @@ import (
 	"optout/service/address"
 	"optout/service/anchor"
 	"optout/service/hooks"
+	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
 	"optout/service/link"
@@ -59,6 +60,7 @@ type Service struct {
 	grpc   *rpc.Server
 	http   *http.Server
 	admin  *http.Server
+	intake *intake.Intake
 	smtp   *mailin.Server
 	gate   *mailgate.Server
 	filter *milter.Server
@@ -110,7 +112,7 @@ func New(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	s.meters = newMeters(s.ledger)
+	s.meters = newMeters(s.ledger, s.cfg.Now)
 	if err := s.adapters(tlsServer, tlsMutual, proxies); err != nil {
 		return nil, err
 	}
@@ -144,7 +146,7 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	s.ledger, err = ledger.Open(ctx, s.store, ledger.Options{Keys: ring, Anchor: anchor.At(filepath.Join(s.cfg.Data, anchorFile)),
-		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, Progress: func(read, total uint64) {
+		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, QueueDelay: s.cfg.Inbound.QueueDelay, SourceLimit: s.cfg.Inbound.SourceLimit, Progress: func(read, total uint64) {
 			s.log.Info("reading the ledger", "entries", read, "total", total)
 		}})
 	if err != nil {
@@ -171,6 +173,9 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
+	if err := s.newIntake(); err != nil {
+		return err
+	}
 	if err := s.newProviders(); err != nil {
 		return err
 	}
@@ -193,7 +198,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
@@ -270,10 +275,11 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
 		serve("socketmap", s.filter.ServeMap)
 	}
-	syncing, stopSyncing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopSyncing()
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	serving.Go(func() { s.intake.Run(background) })
 	if s.hooks != nil {
-		serving.Go(func() { s.hooks.Run(syncing) })
+		serving.Go(func() { s.hooks.Run(background) })
 	}
 	s.grpc.SetServing(true)
 	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
@@ -286,7 +292,7 @@ func (s *Service) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	s.grpc.SetServing(false)
-	stopSyncing()
+	stop()
 	s.drain(err == nil)
 	serving.Wait()
 	return errors.Join(err, s.close())

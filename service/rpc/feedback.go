@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service/ledger"
@@ -22,8 +23,9 @@ type Message struct {
 
 // Submitted is what became of a message for one recipient.
 type Submitted struct {
-	Index   int
-	Outcome optoutv1.SubmitOutcome
+	Index int
+	// Outcome is one of the API's, in words: "opted out", "bounce", "complaint", "queued", "forwarded", "ignored" or "not ours".
+	Outcome string
 	Entry   uint64
 	Why     string
 }
@@ -160,9 +162,14 @@ func (h *handlers) SubmitReport(ctx context.Context, r *optoutv1.SubmitReportReq
 	}
 	resp := &optoutv1.SubmitReportResponse{Position: h.position(h.Ledger.Position().Number)}
 	for _, x := range results {
-		resp.Results = append(resp.Results, &optoutv1.SubmitResult{Index: uint32(x.Index), Outcome: x.Outcome, Entry: x.Entry, Why: x.Why})
+		resp.Results = append(resp.Results, &optoutv1.SubmitResult{Index: uint32(x.Index), Outcome: outcomeOut(x.Outcome), Entry: x.Entry, Why: x.Why})
 	}
 	return resp, nil
+}
+
+// outcomeOut finds the API's number of an outcome.
+func outcomeOut(words string) optoutv1.SubmitOutcome {
+	return optoutv1.SubmitOutcome(optoutv1.SubmitOutcome_value["SUBMIT_OUTCOME_"+strings.ToUpper(strings.ReplaceAll(words, " ", "_"))])
 }
 
 // claims and doubts are the core's names of what the API numbers.

@@ -266,5 +266,5 @@ func (s *syncBuffer) String() string {
 // submit answers for what is behind SubmitReport.
 func (r *rig) submit(_ context.Context, m *rpc.Message) ([]rpc.Submitted, error) {
 	r.submitted = append(r.submitted, m)
-	return []rpc.Submitted{{Index: 0, Outcome: optoutv1.SubmitOutcome_SUBMIT_OUTCOME_OPTED_OUT, Entry: 7, Why: "signed address"}}, nil
+	return []rpc.Submitted{{Index: 0, Outcome: "opted out", Entry: 7, Why: "signed address"}}, nil
 }
