@@ -17,7 +17,7 @@ type Config struct {
 	Store string
 
 	// GRPC, HTTP, Admin and SMTP are the addresses to listen on, host:port; port 0 picks a free one. An empty one is off
-	// (GRPC and HTTP must be on).
+	// (GRPC and HTTP must be on). SMTP may be unix:PATH, where LMTP (RFC 2033) is spoken.
 	GRPC, HTTP, Admin, SMTP string
 
 	// Inbound is what is done with mail that comes in.

@@ -173,10 +173,7 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	if err := s.newIntake(); err != nil {
-		return err
-	}
-	if err := s.newProviders(); err != nil {
+	if err := errors.Join(s.newIntake(), s.newProviders()); err != nil {
 		return err
 	}
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
@@ -198,7 +195,7 @@ func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Pre
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
@@ -275,7 +272,7 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
 		serve("socketmap", s.filter.ServeMap)
 	}
-	background, stop := context.WithCancel(context.Background())
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving.Go(func() { s.intake.Run(background) })
 	if s.hooks != nil {
