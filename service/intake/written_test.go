@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -207,5 +208,46 @@ func TestReplies(t *testing.T) {
 	}
 	if strings.Contains(got[0].Text, "Bitte abmelden") {
 		t.Error("the reply quotes what was written")
+	}
+}
+
+// By SMTP the same holds: own words count when they are signed, one message to two of our addresses counts at both, and what cannot be
+// recorded is not taken.
+func TestBySMTP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := l.Addr().String()
+	l.Close()
+	o := newOffice(t, func(c *service.Config) { c.SMTP = server })
+	send := func(message string, to ...string) error {
+		c, err := smtp.Dial(server)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.SendMail("ann@example.org", to, strings.NewReader(message))
+	}
+	if err := send(o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "")), at); err != nil {
+		t.Fatal(err)
+	}
+	mailto := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
+	if err := send(o.sign("example.org", o.mail("cy@example.org", at, "unsubscribe", "")), mailto, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(o.mail("dee@example.org", at, "unsubscribe", ""), at); err != nil { // unsigned, by our own relay: proves nothing
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"ann@example.org": true, "bob@example.net": true, "cy@example.org": true, "dee@example.org": false} {
+		if o.out(addr) != want {
+			t.Errorf("%s is out: %v", addr, !want)
+		}
+	}
+	if err := send(o.mail("x@example.org", "x@"+domain, "hello", ""), "nobody@"+domain); err == nil {
+		t.Error("mail to nobody of ours is taken")
+	}
+	if q := o.queue(); len(q) != 1 || q[0].Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED {
+		t.Errorf("%v", q)
 	}
 }
