@@ -81,3 +81,21 @@ func TestFixtures(t *testing.T) {
 		}
 	}
 }
+
+// What is left of the message itself says whose it was: by Message-ID, sender, signing domain and feedback id.
+func TestReturned(t *testing.T) {
+	names, raw, _ := fixtures(t)
+	for i, name := range names {
+		r := Parse(raw[i]).Returned
+		switch name {
+		case "arf-yahoo", "jmrp-forwarded", "cfbl-xarf", "postfix-unknown-user", "exim-of-old":
+			if r.MessageID != "<20261123.1@shop.example.com>" || r.From != "news@shop.example.com" || strings.Join(r.Signers, " ") != "shop.example.com" {
+				t.Errorf("%s: %+v", name, r)
+			}
+		case "cfbl-arf":
+			if r.FeedbackID != "u-"+token || r.From != "news@shop.example.com" {
+				t.Errorf("%s: %+v", name, r)
+			}
+		}
+	}
+}
