@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"optout/service/intake"
 	"optout/service/ledger"
 	"optout/service/mailgate"
 )
@@ -23,9 +24,10 @@ type meters struct {
 	outcomes *prometheus.CounterVec
 	accepted prometheus.Histogram
 	filtered *prometheus.CounterVec
+	mailed   *prometheus.CounterVec
 }
 
-func newMeters(l *ledger.Ledger) *meters {
+func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 	m := &meters{registry: prometheus.NewRegistry(),
 		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_rpc_seconds", Help: "Time to answer a call, by method and gRPC code.",
 			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"method", "code"}),
@@ -34,6 +36,7 @@ func newMeters(l *ledger.Ledger) *meters {
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_messages_total", Help: "Messages that came to the gate, by the code of the answer."}, []string{"code"}),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_recipients_total", Help: "Recipients of mail at the gate, by what became of them."}, []string{"outcome"}),
 		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_milter_recipients_total", Help: "Recipients of mail at the milter and the socketmap, by what became of them."}, []string{"outcome"}),
+		mailed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_mail_in_total", Help: "Messages that came in, for each address of ours, by what became of them."}, []string{"outcome"}),
 		accepted: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "optout_gate_check_to_accepted_seconds", Help: "Time from a recipient's last check to the upstream's acceptance.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 1.5, 27)})}
 	count := func(name, help string, f func() float64) {
@@ -51,6 +54,15 @@ func newMeters(l *ledger.Ledger) *meters {
 	count("optout_anchor_failures_total", "Failures to write the tree head off the database.", func() float64 { return float64(c.AnchorFailures.Load()) })
 	gauge("optout_ledger_position", "The head of the ledger.", func() float64 { return float64(l.Position().Number) })
 	gauge("optout_addresses", "Address keys that standing holds.", func() float64 { n, _ := l.Known(); return float64(n) })
+	gauge("optout_queue_messages", "Messages that wait in the review queue.", func() float64 { return float64(l.QueueStats().Waiting) })
+	gauge("optout_queue_held_messages", "Messages in the review queue that only a person decides, because too many came at once.", func() float64 { return float64(l.QueueStats().Held) })
+	gauge("optout_queue_storms", "Domains whose hard bounces have jumped and are held.", func() float64 { return float64(l.QueueStats().Storms) })
+	gauge("optout_queue_oldest_seconds", "How long the oldest message has waited in the review queue.", func() float64 {
+		if oldest := l.QueueStats().Oldest; !oldest.IsZero() {
+			return now().Sub(oldest).Seconds()
+		}
+		return 0
+	})
 	gauge("optout_standing_bytes", "Memory that standing takes.", func() float64 { _, b := l.Known(); return float64(b) })
 	gauge("optout_writable", "1 when writes are taken, 0 when not (disk full, or the ledger has failed).", func() float64 {
 		if l.Writable() == nil {
@@ -58,7 +70,7 @@ func newMeters(l *ledger.Ledger) *meters {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, m.mailed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -80,6 +92,8 @@ func (m *meters) gate(e mailgate.Event) {
 		m.accepted.Observe(e.CheckToAccepted.Seconds())
 	}
 }
+
+func (m *meters) inbound(o intake.Outcome) { m.mailed.WithLabelValues(string(o)).Inc() }
 
 func (m *meters) milter(outcome string) { m.filtered.WithLabelValues(outcome).Inc() }
 

@@ -3,6 +3,7 @@ package service
 import (
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -19,10 +20,17 @@ type Config struct {
 	// (GRPC and HTTP must be on). SMTP may be unix:PATH, where LMTP (RFC 2033) is spoken.
 	GRPC, HTTP, Admin, SMTP string
 
+	// Inbound is what is done with mail that comes in.
+	Inbound InboundConfig
 	// Gate is the SMTP gate; off while its Upstream is empty.
 	Gate GateConfig
 	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.
 	Milter MilterConfig
+
+	// Providers is the path of the file that describes email service providers; empty for none.
+	Providers string
+	// ProvidersClient reaches their APIs; nil means one of its own.
+	ProvidersClient *http.Client
 
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string

@@ -21,6 +21,7 @@ import (
 
 	"optout/service/address"
 	"optout/service/anchor"
+	"optout/service/hooks"
 	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
@@ -59,9 +60,11 @@ type Service struct {
 	grpc   *rpc.Server
 	http   *http.Server
 	admin  *http.Server
+	intake *intake.Intake
 	smtp   *mailin.Server
 	gate   *mailgate.Server
 	filter *milter.Server
+	hooks  *hooks.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -109,7 +112,7 @@ func New(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	s.meters = newMeters(s.ledger)
+	s.meters = newMeters(s.ledger, s.cfg.Now)
 	if err := s.adapters(tlsServer, tlsMutual, proxies); err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	s.ledger, err = ledger.Open(ctx, s.store, ledger.Options{Keys: ring, Anchor: anchor.At(filepath.Join(s.cfg.Data, anchorFile)),
-		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, Progress: func(read, total uint64) {
+		Now: s.cfg.Now, Random: s.cfg.Random, Log: s.log, QueueDelay: s.cfg.Inbound.QueueDelay, SourceLimit: s.cfg.Inbound.SourceLimit, Progress: func(read, total uint64) {
 			s.log.Info("reading the ledger", "entries", read, "total", total)
 		}})
 	if err != nil {
@@ -170,26 +173,29 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
+	if err := errors.Join(s.newIntake(), s.newProviders()); err != nil {
+		return err
+	}
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
-		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
+		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Submit: s.submit, Providers: s.providers(), Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
 		return err
 	}
 	pages := web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
 		Observe: s.meters.web})
+	public := s.withWebhooks(pages)
 	api := s.grpc.JSON(cfg.TLSClientCA != "")
 	s.http = web.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, rpc.JSONPrefix) {
 			api.ServeHTTP(w, r)
 			return
 		}
-		pages.ServeHTTP(w, r)
+		public.ServeHTTP(w, r)
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		in := intake.New(intake.Options{Ledger: s.ledger, Ring: s.ring.Load, Domains: s.mailDomains, Log: s.log})
-		s.smtp = mailin.New(mailin.Options{Intake: in, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
@@ -266,6 +272,12 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
 		serve("socketmap", s.filter.ServeMap)
 	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	serving.Go(func() { s.intake.Run(background) })
+	if s.hooks != nil {
+		serving.Go(func() { s.hooks.Run(background) })
+	}
 	s.grpc.SetServing(true)
 	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
@@ -277,6 +289,7 @@ func (s *Service) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	s.grpc.SetServing(false)
+	stop()
 	s.drain(err == nil)
 	serving.Wait()
 	return errors.Join(err, s.close())
@@ -331,6 +344,9 @@ func (s *Service) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		errs = append(errs, s.gate.Close(ctx))
+	}
+	if s.hooks != nil {
+		errs = append(errs, s.hooks.Close())
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())

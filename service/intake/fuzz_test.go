@@ -11,7 +11,8 @@ func FuzzEvidence(f *testing.F) {
 	f.Add([]byte(": \r\n\r\n"))
 	f.Add([]byte(strings.Repeat("A: b\r\n", 1000)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for k, v := range evidenceOf(b) {
+		m := &message{Message: NewMessage(b), envelope: Local()}
+		for k, v := range m.evidence() {
 			if len(v) > 250 || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c > '~' }) {
 				t.Fatalf("%s: %q", k, v)
 			}

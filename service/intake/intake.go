@@ -1,24 +1,28 @@
 // Package intake says what mail means that comes in: which addresses there are, and what a message to one of them records on the
-// ledger. They are signed addresses: u-<token>@<mail domain>, the address in the List-Unsubscribe field, and
-// b-<token>@<mail domain>, the return path that the SMTP gate gives each message (VERP). The envelope recipient decides and nothing else does: mail programs send any subject or none,
-// any body, and Apple's mark themselves as automatic replies (RFC 3834's rule against acting on those protects addresses that
-// people and vacation responders know; nobody but the mailed person's programs ever saw this one). At a return path only reports
-// of failure count, and only for the one whose message it was: whatever else comes there is taken and forgotten.
+// ledger. Every way in ends here: SMTP, LMTP, IMAP, SubmitReport and submitted files.
+//
+// There are four kinds of addresses. A signed unsubscribe address (u-TOKEN@) says everything itself: the message to it is not even
+// read, for mail programs send any subject or none and mark such mail as automatic. At a signed return path (b-TOKEN@) reports of
+// failure count, for the one whose message it was. At fbl@ complaints count, when they carry a token of ours and a listed reporter
+// signed them. At unsubscribe@, stop@ and the sender's contact address people write in their own words: these count at once when
+// it is certain who wrote them and clear what they want; everything else waits in the review queue, or goes to a person.
+//
+// It owns whom to believe. Reading is done by packages report and words, proof of who wrote by package mailauth, and what is true
+// by the ledger. Taking a message again is harmless.
 package intake
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net/textproto"
-	"strings"
+	"runtime/debug"
+	"time"
 
 	"optout/service/ledger"
 	"optout/service/link"
+	"optout/service/mailauth"
 	"optout/service/mailin"
-	"optout/service/report"
 )
 
 // Options are what the intake needs.
@@ -26,127 +30,240 @@ type Options struct {
 	Ledger *ledger.Ledger
 	// Ring is the current ring of link keys.
 	Ring func() *link.Ring
-	// Domains are the mail domains in force.
-	Domains func() []string
-	Log     *slog.Logger
+	// MailDomain is the domain of senders that have none of their own; empty for none.
+	MailDomain string
+	// Auth tells who wrote a message.
+	Auth *mailauth.Checker
+	// Reporters are those whose complaints are believed: addresses, or domains of addresses, besides the known ones.
+	Reporters []string
+	// Relay passes mail on, for questions and replies; nil when there is none.
+	Relay *Relay
+	// Reply answers those who are opted out by their own words (RFC 3834); it needs a Relay.
+	Reply bool
+	// Keep keeps the messages themselves; nil keeps only their digests.
+	Keep *Keep
+	Now  func() time.Time
+	Log  *slog.Logger
+	// Observe is told the outcome of every message at every address, for metrics; may be nil.
+	Observe func(Outcome)
 }
 
-// Intake is the mail brain behind the servers; safe for concurrent use.
-type Intake struct{ o Options }
+// Intake is safe for concurrent use.
+type Intake struct {
+	o         Options
+	reporters map[string]bool
+	// held is how many messages were held when that was last told; Run's alone.
+	held    int
+	replies chan reply
+}
 
 // New makes the intake.
-func New(o Options) *Intake { return &Intake{o} }
-
-// bouncePrefix begins the local part of a return path.
-const bouncePrefix = "b-"
-
-// Open reads the token out of an address of ours: the Box is a link.Token. Every other address is mailin.ErrNoSuchAddress.
-func (in *Intake) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (mailin.Box, error) {
-	at := strings.LastIndexByte(rcpt, '@')
-	if at < 0 {
-		return nil, mailin.ErrNoSuchAddress
+func New(o Options) *Intake {
+	in := &Intake{o: o, reporters: map[string]bool{}}
+	for _, r := range append(knownReporters(), o.Reporters...) {
+		in.reporters[lower(r)] = true
 	}
-	local, domain := rcpt[:at], strings.TrimSuffix(rcpt[at+1:], ".")
-	ours := false
-	for _, d := range in.o.Domains() {
-		ours = ours || strings.EqualFold(d, domain)
+	if o.Reply && o.Relay != nil {
+		in.replies = make(chan reply, maxReplies)
 	}
-	if !ours {
-		return nil, mailin.ErrNoSuchAddress
-	}
-	purpose := link.Unsubscribe
-	if len(local) > len(bouncePrefix) && strings.EqualFold(local[:len(bouncePrefix)], bouncePrefix) {
-		purpose = link.Bounce
-	} else if len(local) < len(link.MailPrefix) || !strings.EqualFold(local[:len(link.MailPrefix)], link.MailPrefix) {
-		return nil, mailin.ErrNoSuchAddress
-	}
-	t, err := in.o.Ring().Open(local[2:], purpose)
-	if err != nil {
-		return nil, mailin.ErrNoSuchAddress
-	}
-	if _, _, _, known := in.o.Ledger.Registry().Scope(t.Scope); !known {
-		return nil, mailin.ErrNoSuchAddress
-	}
-	return t, nil
+	return in
 }
 
-// Take records what a message says for each box, of which only the Message-ID is kept as evidence, and returns when every
-// opt-out is durable and in force. An error asks the sender to try again, which is harmless.
-func (in *Intake) Take(ctx context.Context, _ *mailin.Envelope, boxes []mailin.Box, m *mailin.Message) []error {
-	results := make([]error, len(boxes))
-	evidence := evidenceOf(m.Raw)
-	for i, box := range boxes {
-		results[i] = in.record(ctx, box.(link.Token), evidence, m.Raw)
-		if results[i] != nil {
-			in.o.Log.Error("mail could not be recorded; its sender will try again", "error", results[i])
+// Intervals of what Run does by the clock.
+const (
+	decideEvery = time.Minute
+	keepEvery   = time.Hour
+)
+
+// Run does what must be done by the clock until ctx ends: it decides what is due in the review queue, sends replies, and destroys
+// messages that were kept for long enough.
+func (in *Intake) Run(ctx context.Context) {
+	decide, clean := time.NewTicker(decideEvery), time.NewTicker(keepEvery)
+	defer decide.Stop()
+	defer clean.Stop()
+	in.decideDue(ctx)
+	in.clean()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-decide.C:
+			in.decideDue(ctx)
+		case <-clean.C:
+			in.clean()
+		case r := <-in.replies:
+			in.send(ctx, r)
 		}
+	}
+}
+
+func (in *Intake) decideDue(ctx context.Context) {
+	n, err := in.o.Ledger.DecideDue(ctx)
+	if n > 0 {
+		in.o.Log.Info("nobody decided in time, so the queue opted out", "messages", n)
+	}
+	if err != nil && ctx.Err() == nil {
+		in.o.Log.Error("what is due in the review queue could not be decided; it is tried again", "error", err)
+	}
+	s := in.o.Ledger.QueueStats()
+	if s.Held > in.held {
+		in.o.Log.Warn("messages are held in the review queue: too many came at once, or hard bounces of a domain jumped", "held", s.Held, "storms", s.Storms,
+			"remedy", "see \"optout queue list --held\"")
+	}
+	in.held = s.Held
+}
+
+func (in *Intake) clean() {
+	if in.o.Keep == nil {
+		return
+	}
+	if err := in.o.Keep.Clean(); err != nil {
+		in.o.Log.Error("kept messages could not be destroyed; it is tried again", "error", err)
+	}
+}
+
+// Outcome is what became of a message at one address.
+type Outcome string
+
+// Outcomes.
+const (
+	OptedOut  Outcome = "opted out"
+	Bounce    Outcome = "bounce"
+	Complaint Outcome = "complaint"
+	Queued    Outcome = "queued"
+	Forwarded Outcome = "forwarded"
+	Ignored   Outcome = "ignored"
+	// NotOurs: the recipient is no address of ours.
+	NotOurs Outcome = "not ours"
+	// Failed: it could not be recorded and is to be tried again; see Result.Err.
+	Failed Outcome = "failed"
+)
+
+// Result is what became of a message for one recipient.
+type Result struct {
+	Outcome Outcome
+	// Entry is the entry written or found in force; 0 for none.
+	Entry uint64
+	// Why is a few words, without personal data.
+	Why string
+	// Err is why it could not be recorded.
+	Err error
+}
+
+// Open tells whether an address is one of ours: the Box is for Take. Every other address is mailin.ErrNoSuchAddress.
+func (in *Intake) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (mailin.Box, error) {
+	b, ok := in.box(rcpt)
+	if !ok {
+		return nil, mailin.ErrNoSuchAddress
+	}
+	return b, nil
+}
+
+// Take records what a message says for each box and returns when everything is durable and in force. An error asks the sender to
+// try again.
+func (in *Intake) Take(ctx context.Context, e *mailin.Envelope, boxes []mailin.Box, m *mailin.Message) []error {
+	errs := make([]error, len(boxes))
+	msg := &message{Message: m, envelope: e}
+	for i, b := range boxes {
+		errs[i] = in.take(ctx, b.(*box), msg).Err
+	}
+	return errs
+}
+
+// Deliver takes a message that did not come by SMTP, for the recipients of its envelope; with none, for those addresses of ours
+// that its header names. fallback, if not empty, is the address that it is taken for when it names none, such as that of the
+// mailbox in which it was found. The results stand for the recipients, in order, or for those found.
+func (in *Intake) Deliver(ctx context.Context, e *mailin.Envelope, recipients []string, fallback string, m *mailin.Message) []Result {
+	msg := &message{Message: m, envelope: e}
+	if len(recipients) == 0 {
+		for _, r := range msg.words().Recipients {
+			if _, ours := in.box(r); ours {
+				recipients = append(recipients, r)
+			}
+		}
+		if len(recipients) == 0 && fallback != "" {
+			recipients = []string{fallback}
+		}
+		if len(recipients) == 0 {
+			return []Result{in.count(Result{Outcome: NotOurs, Why: "its header names no address of ours"})}
+		}
+	}
+	results := make([]Result, len(recipients))
+	for i, r := range recipients {
+		b, ours := in.box(r)
+		if !ours {
+			results[i] = in.count(Result{Outcome: NotOurs, Why: "there is no such address"})
+			continue
+		}
+		results[i] = in.take(ctx, b, msg)
 	}
 	return results
 }
 
-func (in *Intake) record(ctx context.Context, t link.Token, evidence map[string]string, text []byte) error {
-	generation, ok := in.o.Ledger.Registry().LinkGeneration(t.KeyID)
-	if !ok {
-		return mailin.ErrBusy
-	}
-	by := ledger.By{Channel: ledger.ByMailto, Mailing: t.Mailing, Evidence: evidence}
-	if t.Purpose == link.Bounce {
-		return in.bounce(ctx, by, t, generation, text)
-	}
-	_, err := in.o.Ledger.Press(ctx, by, t.Scope, generation, t.Key)
-	return err
-}
-
-// bounce records what a report at a return path says of the one whose message it was. What is no report of failure, or of a
-// failure that says nothing of the address, changes nothing: to refuse it would only make another bounce.
-func (in *Intake) bounce(ctx context.Context, by ledger.By, t link.Token, generation uint16, text []byte) error {
-	r := report.Parse(text)
-	if r.Kind != report.Bounce {
-		return nil
-	}
-	var worst *report.Recipient
-	for i := range r.Recipients {
-		x := &r.Recipients[i]
-		if x.Class == report.Hard || x.Class == report.Soft && (worst == nil || worst.Class != report.Hard) {
-			worst = x
+// take records what a message says for one box. A fault of ours must not take the service down, for the sender will try the same
+// message again: it is answered as one that could not be recorded.
+func (in *Intake) take(ctx context.Context, b *box, m *message) (r Result) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			in.o.Log.Error("a message could not be read: a fault of the service", "fault", fault, "stack", string(debug.Stack()))
+			r = in.count(failed(fmt.Errorf("fault: %v", fault)))
+		}
+	}()
+	if in.o.Keep != nil {
+		if err := in.o.Keep.Save(m.Message); err != nil {
+			in.o.Log.Error("a message could not be kept; its sender will try again", "error", err)
+			return in.count(failed(err))
 		}
 	}
-	if worst == nil {
-		return nil
+	switch b.kind {
+	case unsubscribeBox:
+		r = in.press(ctx, b, m)
+	case bounceBox:
+		r = in.returned(ctx, b, m)
+	case feedbackBox:
+		r = in.feedback(ctx, b, m)
+	default:
+		r = in.written(ctx, b, m)
 	}
-	failure := ledger.SoftFailure
-	if worst.Class == report.Hard {
-		failure = ledger.HardFailure
+	if r.Err != nil && ctx.Err() == nil {
+		in.o.Log.Error("mail could not be recorded; its sender will try again", "error", r.Err)
 	}
-	detail := map[string]string{}
-	if worst.Status != "" {
-		detail["status"] = worst.Status
-	}
-	by.Evidence = map[string]string{"message_id": by.Evidence["message_id"], "auto_submitted": by.Evidence["auto_submitted"], "diagnostic": short(worst.Diagnostic)}
-	_, err := in.o.Ledger.Bounce(ctx, by, t.Scope, generation, t.Key, failure, detail)
-	return err
+	return in.count(r)
 }
 
-// evidenceOf keeps what identifies the message and whether it called itself automatic; nothing of what a person wrote.
-func evidenceOf(text []byte) map[string]string {
-	const maxHeader = 64 << 10
-	head, _, _ := bytes.Cut(text, []byte("\r\n\r\n"))
-	if len(head) > maxHeader {
-		return map[string]string{}
+func (in *Intake) count(r Result) Result {
+	if in.o.Observe != nil {
+		in.o.Observe(r.Outcome)
 	}
-	h, err := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(head), strings.NewReader("\r\n\r\n")))).ReadMIMEHeader()
-	if err != nil && len(h) == 0 {
-		return map[string]string{}
-	}
-	return map[string]string{"message_id": short(h.Get("Message-Id")), "auto_submitted": short(h.Get("Auto-Submitted"))}
+	return r
 }
 
-func short(s string) string {
-	s = strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f {
-			return -1
-		}
-		return c
-	}, s)
-	return s[:min(len(s), 250)]
+// press opts out whom a signed unsubscribe address names.
+func (in *Intake) press(ctx context.Context, b *box, m *message) Result {
+	to := b.to
+	by := ledger.By{Channel: ledger.ByMailto, Mailing: b.mailing, Evidence: m.evidence()}
+	o, err := in.o.Ledger.Press(ctx, by, to.Scope, to.Generation, to.Key)
+	return recorded(OptedOut, o, "signed address", err)
 }
+
+// recorded is the result of a write.
+func recorded(what Outcome, o ledger.Outcome, why string, err error) Result {
+	switch {
+	case errors.Is(err, ledger.ErrRequestIDReused):
+		// The id is a digest of the message, so it was recorded before; under other address keys, or it would be a plain repeat.
+		return Result{Outcome: what, Why: why}
+	case err != nil:
+		return failed(err)
+	}
+	return Result{Outcome: what, Entry: o.Entry, Why: why}
+}
+
+// failed is the result of what is to be tried again.
+func failed(err error) Result {
+	if errors.Is(err, ledger.ErrQueueFull) {
+		err = fmt.Errorf("%w: %w", mailin.ErrBusy, err)
+	}
+	return Result{Outcome: Failed, Why: "it could not be recorded: to be tried again", Err: err}
+}
+
+func ignored(why string) Result { return Result{Outcome: Ignored, Why: why} }

@@ -34,7 +34,7 @@ func (l *Ledger) admin(ctx context.Context, req *request, decide func(*tx) (uint
 
 // SenderSettings are the settings to set; a nil field is left as it is.
 type SenderSettings struct {
-	DisplayName, PostalAddress, PublicURL, MailDomain, PrivacyPolicyURL, PrivacyPolicyVersion, DataProtection *string
+	DisplayName, PostalAddress, PublicURL, MailDomain, PrivacyPolicyURL, PrivacyPolicyVersion, DataProtection, ContactAddress, ForwardAddress *string
 }
 
 func (s *SenderSettings) detail() (map[string]string, error) {
@@ -52,6 +52,8 @@ func (s *SenderSettings) detail() (map[string]string, error) {
 		{"privacy_policy_url", s.PrivacyPolicyURL, 500, checkPolicyURL},
 		{"privacy_policy_version", s.PrivacyPolicyVersion, 100, nil},
 		{"data_protection_contact", s.DataProtection, 500, nil},
+		{"contact_address", s.ContactAddress, 254, checkMailbox("contact_address")},
+		{"forward_address", s.ForwardAddress, 254, checkMailbox("forward_address")},
 	} {
 		if f.value == nil {
 			continue
@@ -95,6 +97,16 @@ func checkMailDomain(s string) error {
 		return invalid("mail_domain", "it must be a domain name in lower case ASCII", "for example unsub.example.com")
 	}
 	return nil
+}
+
+// checkMailbox checks an address of the organisation itself, which is no personal data.
+func checkMailbox(field string) func(string) error {
+	return func(s string) error {
+		if _, err := address.Parse(s); err != nil {
+			return invalid(field, "it must be one mail address without a name", "for example help@example.com")
+		}
+		return nil
+	}
 }
 
 func isASCII(s string) bool {

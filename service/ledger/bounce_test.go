@@ -10,7 +10,7 @@ import (
 
 func (w *world) bounce(addr string, f ledger.Failure) ledger.Outcome {
 	w.t.Helper()
-	return w.must(w.Bounce(w.ctx(), ledger.By{}, w.number("news"), 1, w.key(addr), f, map[string]string{"status": "5.1.1"}))
+	return w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("news"), Generation: 1, Key: w.key(addr)}, ledger.Failed{Failure: f, Detail: map[string]string{"status": "5.1.1"}}))
 }
 
 // A hard bounce makes the address undeliverable for every class of mail; it can be lifted by an operator, or voided.
@@ -37,7 +37,7 @@ func TestHardBounce(t *testing.T) {
 	w.bounce(ann, ledger.HardFailure)
 	w.must(w.Lift(w.ctx(), w.as(ledger.RoleOperator), "", ann, ledger.ReasonUndeliverable, "the mailbox is back"))
 	w.want("news", ann, "SEND")
-	if _, err := w.Bounce(w.ctx(), ledger.By{}, 9999, 1, w.key(ann), ledger.HardFailure, nil); !errors.Is(err, ledger.ErrNotFound) {
+	if _, err := w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: 9999, Generation: 1, Key: w.key(ann)}, ledger.Failed{Failure: ledger.HardFailure}); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("an unknown scope: %v", err)
 	}
 }

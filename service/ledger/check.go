@@ -40,6 +40,7 @@ type CheckRequest struct {
 type scratch struct {
 	addr    address.Address
 	keys    address.Keys
+	base    address.Keys
 	rec     standing.Record
 	members []standing.Key
 	b       bearing
@@ -138,13 +139,14 @@ func (l *Ledger) checkOne(ctx context.Context, req *CheckRequest, q *question, a
 	v.Topic, v.Sender = q.topic, q.sender
 	v.Position = q.position
 	l.opt.Keys.Keys(q.sender.Number, &sc.addr, &sc.keys)
+	l.baseKeys(q.sender, &sc.addr, &sc.base)
 	v.Key, v.Generation = sc.keys.Of[0].Suppression, sc.keys.Of[0].Generation
 	q.domainRules(&sc.addr)
-	gather(sc.record, sc.person, &sc.keys, q.sender.All(), &sc.b)
+	gather(sc.record, sc.person, &sc.keys, &sc.base, q.sender.All(), &sc.b)
 	evaluate(q, &sc.b, v)
 	l.stats.Checks.Add(1)
 	if v.passed || !v.Send && q.observed(req) {
-		return l.sendInSpite(ctx, *req, *q, sc.keys, v)
+		return l.sendInSpite(ctx, *req, *q, sc.keys, sc.base, v)
 	}
 	if !v.Send {
 		l.stats.Refused.Add(1)
@@ -176,9 +178,10 @@ func (l *Ledger) Foresee(ctx context.Context, req *CheckRequest, v *Verdict) err
 	}
 	v.Topic, v.Sender, v.Position = q.topic, q.sender, q.position
 	l.opt.Keys.Keys(q.sender.Number, &sc.addr, &sc.keys)
+	l.baseKeys(q.sender, &sc.addr, &sc.base)
 	v.Key, v.Generation = sc.keys.Of[0].Suppression, sc.keys.Of[0].Generation
 	q.domainRules(&sc.addr)
-	gather(sc.record, sc.person, &sc.keys, q.sender.All(), &sc.b)
+	gather(sc.record, sc.person, &sc.keys, &sc.base, q.sender.All(), &sc.b)
 	evaluate(&q, &sc.b, v)
 	if v.Send || q.observed(req) {
 		v.Denials = v.Denials[:0]
@@ -201,7 +204,7 @@ func (q *question) domainRules(a *address.Address) {
 
 // sendInSpite turns a passed no into an entry, or into a refusal when the ground is missing. The verdict is given anew in the
 // commit loop, so that it and the entry speak of the same standing.
-func (l *Ledger) sendInSpite(ctx context.Context, req CheckRequest, q question, keys address.Keys, v *Verdict) error {
+func (l *Ledger) sendInSpite(ctx context.Context, req CheckRequest, q question, keys, base address.Keys, v *Verdict) error {
 	observed := q.observed(&req)
 	if q.topic.Ground == GroundAnswer && req.Act == (Act{}) && !observed {
 		v.Send, v.passed = false, false
@@ -212,7 +215,7 @@ func (l *Ledger) sendInSpite(ctx context.Context, req CheckRequest, q question, 
 	var fresh Verdict
 	err := l.propose(ctx, nil, func(t *tx) error {
 		b := bearing{}
-		gather(t.record, t.members, &keys, q.sender.All(), &b)
+		gather(t.record, t.members, &keys, &base, q.sender.All(), &b)
 		fresh = Verdict{Topic: q.topic, Sender: q.sender, Key: keys.Of[0].Suppression, Generation: keys.Of[0].Generation}
 		evaluate(&q, &b, &fresh)
 		detail := map[string]string{"topic": q.topic.Name}

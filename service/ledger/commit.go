@@ -35,6 +35,7 @@ type commitState struct {
 	free     []*pending
 	persons  map[standing.Key][]standing.Key
 	registry *Registry // a changed copy, if any decision changed it
+	queue    []Entry   // those that the queue's fold reads
 	lastAt   int64
 	batch    []*proposal
 }
@@ -140,7 +141,7 @@ func (s *commitState) begin() {
 	}
 	clear(s.overlay)
 	clear(s.persons)
-	s.registry = nil
+	s.registry, s.queue = nil, s.queue[:0]
 	s.bodies = s.bodies[:0]
 	clear(s.commit.Personal) // let go of people's data
 	s.commit = Commit{Records: s.commit.Records[:0], Personal: s.commit.Personal[:0], Requests: s.commit.Requests[:0]}
@@ -208,6 +209,9 @@ func (l *Ledger) commit() error {
 	}
 	if s.registry != nil {
 		l.registry.Store(s.registry)
+	}
+	for i := range s.queue {
+		l.queue.apply(&s.queue[i])
 	}
 	s.tree, s.next = s.next, s.tree
 	head := s.commit.Head
@@ -277,14 +281,17 @@ func (t *tx) add(e *Entry, p *personal) (uint64, error) {
 	if p != nil {
 		e.Personal = p.digest
 	}
-	if e.Key.IsZero() {
+	if t.l.queue.concerns(e) {
+		s.queue = append(s.queue, *e)
+	}
+	if e.Key.IsZero() && e.Kind != Queued && e.Kind != Decided {
 		if s.registry == nil {
 			s.registry = t.l.registry.Load().clone()
 		}
 		if err := s.registry.apply(e); err != nil {
 			return 0, err
 		}
-	} else {
+	} else if !e.Key.IsZero() {
 		p := t.pending(standing.Key(e.Key))
 		p.changed = true
 		rec := &p.rec

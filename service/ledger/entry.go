@@ -35,6 +35,8 @@ const (
 	WirelessAuthorized Kind = 17
 	Withheld           Kind = 18
 	Bounced            Kind = 19
+	Queued             Kind = 20
+	Decided            Kind = 21
 )
 
 // What is set up around them; these entries have no address key.
@@ -81,6 +83,9 @@ const (
 	FlagLifts uint16 = 1 << iota
 	// FlagUndoable: an opt-out from a page; its person can undo it for UndoWindow.
 	FlagUndoable
+	// FlagSubaddresses: an opt-out from ALL that covers the sub-addresses of its mailbox too (RFC 5233): who writes from ann@ also
+	// means the mail that comes to ann+news@.
+	FlagSubaddresses
 )
 
 // Entry is one immutable line of the ledger. Times are UTC in unix milliseconds; 0 means none.
@@ -98,7 +103,7 @@ type Entry struct {
 	At int64
 	// Occurred is when it happened as the caller reported it.
 	Occurred int64
-	// Until is when a consent or pause ends.
+	// Until is when a consent or pause ends, or when what waits in the queue decides itself.
 	Until int64
 	// Sender is the sender's number; 0 for entries about the whole installation.
 	Sender uint32
@@ -116,7 +121,7 @@ type Entry struct {
 	Person address.Key
 	// Prev is the previous entry with the same Key.
 	Prev uint64
-	// Ref is the entry that this one confirms, voids or undoes.
+	// Ref is the entry that this one confirms, voids, undoes or decides, or the queued one that it comes of.
 	Ref uint64
 	// Request is the digest of the request_id.
 	Request [16]byte

@@ -46,6 +46,8 @@ var (
 	ErrTooManyChanges = errors.New("too many changes")
 	// ErrRoleRequired: the actor's role may not do this.
 	ErrRoleRequired = errors.New("role required")
+	// ErrQueueFull: the review queue takes no more for now, of this source or at all.
+	ErrQueueFull = errors.New("queue full")
 	// ErrLastAdmin: the last admin key cannot be revoked.
 	ErrLastAdmin = errors.New("last admin key")
 	// ErrDamaged: the ledger does not fit its tree, its chain, its anchor or its keys.

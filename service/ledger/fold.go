@@ -12,7 +12,8 @@ import (
 const (
 	factLifts    = uint8(FlagLifts)    // a yes that lifts its own topic's no
 	factUndoable = uint8(FlagUndoable) // a press on a page, which can be undone for UndoWindow
-	factOwn      = uint8(1 << 7)       // a person's own word: no machine's error, never void
+	factFamily   = uint8(FlagSubaddresses)
+	factOwn      = uint8(1 << 7) // a person's own word: no machine's error, never void
 )
 
 // MaxFacts bounds what standing keeps of one address. Reached only by an address that says yes and no in turn hundreds of

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,11 @@ type Options struct {
 	Random io.Reader
 	// Log takes what an operator must know. Required.
 	Log *slog.Logger
+	// QueueDelay is after how long an opt-out in the review queue is done by itself; 0 means DefaultQueueDelay.
+	QueueDelay time.Duration
+	// SourceLimit is how many opt-outs in doubt one source may bring within a day before they wait for a person; 0 means
+	// DefaultSourceLimit.
+	SourceLimit int
 	// Progress, if not nil, is told while standing is built at start.
 	Progress func(read, total uint64)
 }
@@ -56,6 +62,7 @@ type Ledger struct {
 	table    *standing.Table
 	persons  *standing.Persons
 	registry atomic.Pointer[Registry]
+	queue    *queue
 	head     atomic.Uint64 // published: every later check sees all entries up to here
 	lastAt   atomic.Int64  // time of the newest entry, unix ms: the clock never runs back behind it
 	scratch  sync.Pool
@@ -88,7 +95,8 @@ func Open(ctx context.Context, store Store, opt Options) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{store: store, opt: opt, id: tip.LedgerID, table: standing.New(), persons: standing.NewPersons(),
+	opt.QueueDelay = cmp.Or(opt.QueueDelay, DefaultQueueDelay)
+	l := &Ledger{store: store, opt: opt, id: tip.LedgerID, queue: newQueue(cmp.Or(opt.SourceLimit, DefaultSourceLimit)), table: standing.New(), persons: standing.NewPersons(),
 		proposals: make(chan *proposal, maxBatch), quit: make(chan struct{}), stopped: make(chan struct{}), done: make(chan struct{})}
 	l.scratch.New = func() any { return newScratch() }
 	if err := checkAnchor(ctx, store, tip, opt.Anchor); err != nil {
@@ -133,6 +141,9 @@ func (l *Ledger) rebuild(ctx context.Context, size uint64, reg *Registry) error 
 			return damaged("%v", err)
 		}
 		l.lastAt.Store(e.At)
+		if l.queue.concerns(&e) {
+			l.queue.apply(&e)
+		}
 		if e.Key.IsZero() {
 			if err := reg.apply(&e); err != nil {
 				return damaged("%v", err)

@@ -15,7 +15,7 @@ import (
 // The ledger answers as the reference model does, whatever is said in whatever order, also when it is folded anew from the
 // store in between.
 func TestLedgerIsTheModel(t *testing.T) {
-	addresses := []string{"ann@example.com", "Ann@Example.com", "bob@example.com", "j.doe@gmail.com", "jdoe@googlemail.com"}
+	addresses := []string{"ann@example.com", "Ann@Example.com", "bob@example.com", "j.doe@gmail.com", "jdoe@googlemail.com", "ann+news@example.com", "jdoe+x@gmail.com"}
 	scopes := []string{"ALL", "COMMERCIAL", "news", "receipts", "digest", "law"}
 	topics := []string{"news", "receipts", "digest", "law", "reset"}
 	facts := map[ledger.Reason]ledger.Kind{ledger.ReasonComplaint: ledger.Complained, ledger.ReasonUndeliverable: ledger.Undeliverable,
@@ -23,6 +23,8 @@ func TestLedgerIsTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		defer w.close()
+		w.sourceLimit = 3
+		w.reopen()
 		known := map[string]ledger.Topic{}
 		for _, x := range w.Registry().Sender("").Topics() {
 			known[x.Name] = *x
@@ -36,6 +38,13 @@ func TestLedgerIsTheModel(t *testing.T) {
 			at          time.Time
 		}
 		past := map[moment][]ledger.Reason{} // what denied at the end of each moment
+		type queued struct {
+			entry        uint64
+			addr, source string
+			at           time.Time
+			held, done   bool
+		}
+		var queue []*queued
 		addr := func() string { return rapid.SampledFrom(addresses).Draw(rt, "address") }
 		fatal := func(err error) {
 			if err != nil {
@@ -165,6 +174,69 @@ func TestLedgerIsTheModel(t *testing.T) {
 					rt.Fatalf("undo: %v, the model says %v", err, may)
 				}
 			},
+			"own words": func(rt *rapid.T) {
+				a := addr()
+				o, err := w.OptOutMailbox(w.ctx(), ledger.By{Channel: ledger.ByMail}, "", a)
+				fatal(err)
+				n := m.OwnWords(a)
+				if o.Created != (n >= 0) {
+					rt.Fatalf("own words at %s: written %v, the model says %v", a, o.Created, n >= 0)
+				}
+				if n >= 0 {
+					entry[n] = o.Entry
+				}
+			},
+			"queue": func(rt *rapid.T) {
+				q := &queued{addr: addr(), source: rapid.SampledFrom([]string{"one", "two"}).Draw(rt, "source"), at: w.now}
+				o, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: q.addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: q.source})
+				fatal(err)
+				q.entry = o.Entry
+				queue = append(queue, q)
+				// More than three of one source within a day: all that wait of them are held.
+				var ofDay []*queued
+				for _, x := range queue {
+					if x.source == q.source && w.now.Sub(x.at) <= 24*time.Hour {
+						ofDay = append(ofDay, x)
+					}
+				}
+				for _, x := range ofDay {
+					x.held = x.held || len(ofDay) > 3 && !x.done
+				}
+			},
+			"queue falls due": func(rt *rapid.T) {
+				n, err := w.DecideDue(w.ctx())
+				fatal(err)
+				want := 0
+				known := map[*queued]bool{} // what this very round does makes nobody known
+				for _, q := range queue {
+					known[q] = m.Known(q.addr)
+				}
+				for _, q := range queue {
+					if !q.done && !q.held && w.now.Sub(q.at) >= 24*time.Hour && known[q] {
+						q.done = true
+						m.OwnWords(q.addr)
+						want++
+					}
+				}
+				if n != want {
+					rt.Fatalf("%d decided themselves, the model says %d", n, want)
+				}
+			},
+			"decide": func(rt *rapid.T) {
+				if len(queue) == 0 {
+					return
+				}
+				q, d := rapid.SampledFrom(queue).Draw(rt, "message"), rapid.SampledFrom([]ledger.Decision{ledger.DecideSuppress, ledger.DecideDismiss}).Draw(rt, "decision")
+				n, _, err := w.Decide(w.ctx(), w.admin(), "", []uint64{q.entry}, d, "read by hand")
+				fatal(err)
+				if (n == 1) == q.done {
+					rt.Fatalf("decided %d, done before: %v", n, q.done)
+				}
+				if !q.done && d == ledger.DecideSuppress {
+					m.OwnWords(q.addr)
+				}
+				q.done = true
+			},
 			"unlink": func(rt *rapid.T) {
 				a := addr()
 				_, err := w.UnlinkPerson(w.ctx(), w.admin(), "", a, "not the same person")
@@ -184,7 +256,7 @@ func TestLedgerIsTheModel(t *testing.T) {
 						past[moment{a, v.Topic.Name, w.now}] = reasons
 					}
 				}
-				w.pass(rapid.SampledFrom([]time.Duration{time.Second, 3 * time.Minute, 8 * time.Minute, 2 * time.Hour}).Draw(rt, "time"))
+				w.pass(rapid.SampledFrom([]time.Duration{time.Second, 3 * time.Minute, 8 * time.Minute, 2 * time.Hour, 13 * time.Hour}).Draw(rt, "time"))
 				m.Now = w.now
 			},
 			"reopen": func(rt *rapid.T) { w.reopen() },

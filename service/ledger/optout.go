@@ -42,6 +42,34 @@ func (l *Ledger) OptOut(ctx context.Context, by By, sender, addr string, scope S
 	return l.optOut(ctx, by, e, &m.keys, map[string]string{"address": addr})
 }
 
+// OptOutMailbox records the no of somebody who wrote in their own words from addr: to ALL, at addr and at its sub-addresses
+// (RFC 5233), those known and those not: mail to ann+news@ is what ann@ speaks of. A sub-address speaks for the whole mailbox only
+// where its domain is known to deliver every one of them there. Whoever calls knows that addr wrote. Errors: those of OptOut.
+func (l *Ledger) OptOutMailbox(ctx context.Context, by By, sender, addr string) (Outcome, error) {
+	m, err := l.mailbox(sender, addr)
+	if err != nil {
+		return Outcome{}, err
+	}
+	e := m.target(OptedOut, by)
+	e.Scope = m.sender.All()
+	keys := m.family(&e)
+	return l.optOut(ctx, by, e, keys, map[string]string{"address": addr})
+}
+
+// family makes e an opt-out of the mailbox and all its sub-addresses, and returns the keys that it is about.
+func (m *mailbox) family(e *Entry) *address.Keys {
+	keys := &m.keys
+	switch {
+	case m.addr.BelongsToBase():
+		keys = &m.base
+		e.Key = keys.Of[0].Suppression
+	case m.addr.Tagged():
+		return keys // of one that may be another's
+	}
+	e.Flags |= FlagSubaddresses
+	return keys
+}
+
 // Press records the no of whoever holds an unsubscribe link or address: the scope number and address key come out of its
 // token, which the caller has opened. Mailings, channel and evidence are in by. It works again and again, and after any
 // later yes. Errors: ErrNotFound for a scope that this ledger does not have, and those of OptOut.
@@ -148,6 +176,9 @@ func standingNo(t *tx, keys *address.Keys, e *Entry) uint64 {
 			}
 			if f.Flags&factUndoable != 0 && t.now < f.At+UndoWindow.Milliseconds() {
 				continue
+			}
+			if e.Flags&FlagSubaddresses != 0 && f.Flags&factFamily == 0 {
+				continue // it covers less
 			}
 			if f.Flags&factOwn != 0 || e.Channel.Voidable() {
 				return f.Entry

@@ -57,13 +57,14 @@ func (l *Ledger) VerdictAt(ctx context.Context, s *Sender, topic *Topic, addr st
 	}
 	p := &past{l: l, ctx: ctx, at: at.UnixMilli(), seen: seen, records: map[standing.Key]*standing.Record{}}
 	q := question{reg: l.registry.Load(), sender: s, topic: topic, now: p.at, position: l.head.Load()}
-	var keys address.Keys
+	var keys, base address.Keys
 	l.opt.Keys.Keys(s.Number, &a, &keys)
+	l.baseKeys(s, &a, &base)
 	q.domainRules(&a)
 	q.isBlocked = q.isBlocked && p.had(q.blocked.Position)
 	q.isWireless = q.isWireless && p.had(q.wireless.Position)
 	var b bearing
-	gather(p.record, p.members, &keys, s.All(), &b)
+	gather(p.record, p.members, &keys, &base, s.All(), &b)
 	if p.err != nil {
 		return nil, p.err
 	}

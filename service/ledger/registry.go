@@ -39,7 +39,9 @@ type Sender struct {
 	PrivacyPolicyURL     string
 	PrivacyPolicyVersion string
 	DataProtection       string
-	Created              time.Time
+	// ContactAddress is where people write to; mail to it is read for their own words. ForwardAddress takes their questions.
+	ContactAddress, ForwardAddress string
+	Created                        time.Time
 
 	topics map[string]*Topic
 	// NewestImport is the newest completed import of earlier opt-outs; its Position is 0 until there is one.
@@ -385,7 +387,7 @@ func (r *Registry) apply(e *Entry) error {
 func (s *Sender) set(d map[string]string) {
 	for name, field := range map[string]*string{"display_name": &s.DisplayName, "postal_address": &s.PostalAddress, "public_url": &s.PublicURL,
 		"mail_domain": &s.MailDomain, "privacy_policy_url": &s.PrivacyPolicyURL, "privacy_policy_version": &s.PrivacyPolicyVersion,
-		"data_protection_contact": &s.DataProtection} {
+		"data_protection_contact": &s.DataProtection, "contact_address": &s.ContactAddress, "forward_address": &s.ForwardAddress} {
 		if v, ok := d[name]; ok {
 			*field = v
 		}

@@ -10,11 +10,12 @@ import (
 	"optout/service/standing"
 )
 
-// mailbox is an address with its keys under one sender.
+// mailbox is an address with its keys under one sender, and those of the mailbox that it is a sub-address of, if it is one.
 type mailbox struct {
 	sender *Sender
 	addr   address.Address
 	keys   address.Keys
+	base   address.Keys
 }
 
 // key is the suppression key that new entries get.
@@ -77,6 +78,7 @@ func (l *Ledger) mailbox(sender, addr string) (*mailbox, error) {
 		return nil, err
 	}
 	l.opt.Keys.Keys(s.Number, &m.addr, &m.keys)
+	l.baseKeys(s, &m.addr, &m.base)
 	return m, nil
 }
 
@@ -97,8 +99,17 @@ func addressError(err error) error {
 	return &Error{Kind: ErrInvalidAddress, Field: "address", Problem: "it cannot be read"}
 }
 
-// gather collects what bears on a mailbox, oldest generation of keys first.
-func gather(record func(standing.Key) *standing.Record, members func(standing.Key) []standing.Key, keys *address.Keys, all uint32, b *bearing) {
+// baseKeys writes the keys of the mailbox that an address is a sub-address of; base.N is 0 when it is none.
+func (l *Ledger) baseKeys(s *Sender, a *address.Address, base *address.Keys) {
+	base.N = 0
+	if b, ok := a.Base(); ok {
+		l.opt.Keys.Keys(s.Number, &b, base)
+	}
+}
+
+// gather collects what bears on a mailbox, oldest generation of keys first. base are the keys of the mailbox that it is a
+// sub-address of, if it is one.
+func gather(record func(standing.Key) *standing.Record, members func(standing.Key) []standing.Key, keys, base *address.Keys, all uint32, b *bearing) {
 	b.own, b.joined = b.own[:0], b.joined[:0]
 	for g := keys.N - 1; g >= 0; g-- {
 		k := &keys.Of[g]
@@ -129,6 +140,15 @@ func gather(record func(standing.Key) *standing.Record, members func(standing.Ke
 					if f := &other.Facts[i]; kindOf(f) == OptedOut && f.Scope == all {
 						b.joined = append(b.joined, *f)
 					}
+				}
+			}
+		}
+	}
+	for g := base.N - 1; g >= 0; g-- {
+		if rec := record(standing.Key(base.Of[g].Suppression)); rec != nil {
+			for i := range rec.Facts {
+				if f := &rec.Facts[i]; kindOf(f) == OptedOut && f.Flags&factFamily != 0 {
+					b.joined = append(b.joined, *f)
 				}
 			}
 		}

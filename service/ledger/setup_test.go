@@ -28,6 +28,8 @@ type world struct {
 	keys  *address.Keyring
 	now   time.Time
 	n     int
+	// sourceLimit is the queue's; 0 for the usual one.
+	sourceLimit int
 }
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -77,7 +79,8 @@ func (w *world) tryOpen(wrap func(ledger.Store) ledger.Store) error {
 		return err
 	}
 	l, err := ledger.Open(w.ctx(), wrap(s), ledger.Options{Keys: w.keys, Anchor: anchor.At(filepath.Join(w.dir, "checkpoint")),
-		Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+		Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
+		SourceLimit: w.sourceLimit})
 	if err != nil {
 		s.Close()
 		return err

@@ -20,7 +20,8 @@ type Line struct {
 type Story struct {
 	Sender *Sender
 	Key    address.Key
-	// Lines are its own entries and the opt-outs of the person's other addresses, oldest first.
+	// Lines are its own entries, the opt-outs of the person's other addresses and those of the mailbox that cover it as a
+	// sub-address, oldest first.
 	Lines []Line
 	// Truncated: there are more than MaxStory and only the newest are given.
 	Truncated bool
@@ -89,9 +90,9 @@ func (l *Ledger) Explain(ctx context.Context, sender, addr string) (*Story, erro
 			p = line.Prev
 		}
 	}
-	if rec.Person != (standing.Key{}) {
+	if rec.Person != (standing.Key{}) || m.base.N > 0 {
 		sc := l.borrow()
-		gather(sc.record, sc.person, &m.keys, m.sender.All(), &sc.b)
+		gather(sc.record, sc.person, &m.keys, &m.base, m.sender.All(), &sc.b)
 		joined := slices.Clone(sc.b.joined)
 		l.scratch.Put(sc)
 		for _, f := range joined {

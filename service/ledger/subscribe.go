@@ -233,7 +233,7 @@ func (l *Ledger) verdictNow(m *mailbox, topic *Topic) *Verdict {
 	defer l.scratch.Put(sc)
 	q := question{reg: l.Registry(), sender: m.sender, topic: topic, now: l.now(), position: l.head.Load()}
 	q.domainRules(&m.addr)
-	gather(sc.record, sc.person, &m.keys, m.sender.All(), &sc.b)
+	gather(sc.record, sc.person, &m.keys, &m.base, m.sender.All(), &sc.b)
 	v := &Verdict{Topic: topic, Sender: m.sender, Position: q.position}
 	evaluate(&q, &sc.b, v)
 	return v

@@ -83,7 +83,7 @@ func (l *Ledger) Suppress(ctx context.Context, by By, s Suppression) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	if s.Reason == ReasonUndeliverable || s.Reason == ReasonComplaint {
+	if (s.Reason == ReasonUndeliverable || s.Reason == ReasonComplaint) && by.Channel != ByWebhook {
 		by.Channel = ByFeedback
 	}
 	if s.Reason == ReasonRestricted || s.Reason == ReasonUnder13 {
@@ -259,20 +259,23 @@ func (l *Ledger) Void(ctx context.Context, by By, sender string, entries []uint6
 		return last, last != 0, nil
 	}, false)
 	if err == nil && req.replay && o.Created {
-		voided, err = l.voidedBy(ctx, req)
+		voided, err = l.writtenBy(ctx, req, Voided)
 	}
 	return voided, o, err
 }
 
-// voidedBy counts the entries that a request voided, walking back from its last one.
-func (l *Ledger) voidedBy(ctx context.Context, req *request) (int, error) {
-	for n := 0; ; n++ {
-		e, err := l.entry(ctx, req.position-uint64(n))
+// writtenBy counts the entries of a kind that a request wrote, walking back from its last one.
+func (l *Ledger) writtenBy(ctx context.Context, req *request, kind Kind) (n int, err error) {
+	for at := req.position; ; at-- {
+		e, err := l.entry(ctx, at)
 		if notFound(err) || err == nil && e.Request != req.id {
 			return n, nil
 		}
 		if err != nil {
 			return 0, err
+		}
+		if e.Kind == kind {
+			n++
 		}
 	}
 }

@@ -61,7 +61,7 @@ const WirelessGrace = 30 * day
 const day = int64(24 * 60 * 60 * 1000)
 
 // evidence of one address, gathered from standing: its own facts under every generation of keys, with yeses for other
-// consent forms left out, and the opt-outs from ALL of the person's other addresses.
+// consent forms left out, and the opt-outs from ALL of the person's other addresses, or of the mailbox that it is a sub-address of.
 type bearing struct {
 	own    []standing.Fact
 	joined []standing.Fact

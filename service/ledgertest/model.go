@@ -30,6 +30,7 @@ type statement struct {
 	lifts   bool // a yes that lifts its own topic's no
 	machine bool // a machine's word, which can be void
 	page    bool // a press on a page, which can be undone
+	family  bool // own words, which speak for sub-addresses too
 	gone    bool // void, undone, lifted or ended
 }
 
@@ -65,9 +66,38 @@ func (m *Model) covers(wide, narrow string) bool {
 // No says no. It returns the statement's number, or -1 when a no that stands makes it superfluous: one that covers it, that
 // nothing said since can lift, that cannot be undone any more, and that is the person's own unless this one is a machine's.
 func (m *Model) No(addr, scope string, machine, page bool) int {
-	box := mailbox(addr)
+	return m.no(mailbox(addr), scope, machine, page, false)
+}
+
+// OwnWords says no to ALL in the person's own words: at the address and its sub-addresses. A sub-address speaks for its mailbox
+// only where it is known to belong to it.
+func (m *Model) OwnWords(addr string) int {
+	box, family := mailbox(addr), true
+	if base := baseOf(box); base != "" {
+		if family = strings.HasSuffix(box, "@gmail.com"); family {
+			box = base
+		}
+	}
+	return m.no(box, "ALL", true, false, family)
+}
+
+// baseOf is the mailbox that a sub-address would belong to; "" when it is none.
+func baseOf(box string) string {
+	local, domain, _ := strings.Cut(box, "@")
+	if base, _, tagged := strings.Cut(local, "+"); tagged && base != "" {
+		return base + "@" + domain
+	}
+	return ""
+}
+
+// Known tells whether anything was ever said of a mailbox.
+func (m *Model) Known(addr string) bool {
+	return slices.ContainsFunc(m.said, func(s *statement) bool { return s.mailbox == mailbox(addr) })
+}
+
+func (m *Model) no(box, scope string, machine, page, family bool) int {
 	for i, s := range m.said {
-		if s.mailbox != box || s.gone || s.kind != ledger.OptedOut || !m.covers(s.scope, scope) || s.machine && !machine {
+		if s.mailbox != box || s.gone || s.kind != ledger.OptedOut || !m.covers(s.scope, scope) || s.machine && !machine || family && !s.family {
 			continue
 		}
 		if s.page && m.Now.Before(s.at.Add(10*time.Minute)) {
@@ -77,7 +107,7 @@ func (m *Model) No(addr, scope string, machine, page bool) int {
 			return -1
 		}
 	}
-	return m.say(statement{mailbox: box, kind: ledger.OptedOut, scope: scope, machine: machine, page: page})
+	return m.say(statement{mailbox: box, kind: ledger.OptedOut, scope: scope, machine: machine, page: page, family: family})
 }
 
 // Yes says yes to a topic, and joins the address to a person if one is named.
@@ -156,6 +186,7 @@ func (m *Model) Denials(addr, topic string) (reasons []ledger.Reason) {
 	withdrawn := -1
 	for i, s := range m.said {
 		other := s.mailbox != box && m.person[box] != "" && m.person[s.mailbox] == m.person[box]
+		other = other || s.family && s.mailbox == baseOf(box)
 		if s.gone || s.mailbox != box && !other {
 			continue
 		}

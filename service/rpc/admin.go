@@ -12,7 +12,8 @@ func (h *handlers) senderOut(s *ledger.Sender) *optoutv1.Sender {
 	b := h.base(s)
 	return &optoutv1.Sender{Name: s.Name, DisplayName: s.DisplayName, PostalAddress: s.PostalAddress, PublicUrl: s.PublicURL, MailDomain: s.MailDomain,
 		PrivacyPolicyUrl: s.PrivacyPolicyURL, PrivacyPolicyVersion: s.PrivacyPolicyVersion, DataProtectionContact: s.DataProtection, Number: s.Number,
-		CreatedAt: stamp(s.Created), EffectivePublicUrl: b.PublicURL, EffectiveMailDomain: b.MailDomain}
+		CreatedAt: stamp(s.Created), EffectivePublicUrl: b.PublicURL, EffectiveMailDomain: b.MailDomain,
+		ContactAddress: s.ContactAddress, ForwardAddress: s.ForwardAddress}
 }
 
 // CreateSender creates a sender.
@@ -26,7 +27,8 @@ func (h *handlers) CreateSender(ctx context.Context, r *optoutv1.CreateSenderReq
 	}
 	o, err := h.Ledger.CreateSender(ctx, by(ctx), s.GetName(), ledger.SenderSettings{DisplayName: given(s.GetDisplayName()), PostalAddress: given(s.GetPostalAddress()),
 		PublicURL: given(s.GetPublicUrl()), MailDomain: given(s.GetMailDomain()), PrivacyPolicyURL: given(s.GetPrivacyPolicyUrl()),
-		PrivacyPolicyVersion: given(s.GetPrivacyPolicyVersion()), DataProtection: given(s.GetDataProtectionContact())})
+		PrivacyPolicyVersion: given(s.GetPrivacyPolicyVersion()), DataProtection: given(s.GetDataProtectionContact()), ContactAddress: given(s.GetContactAddress()),
+		ForwardAddress: given(s.GetForwardAddress())})
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +38,8 @@ func (h *handlers) CreateSender(ctx context.Context, r *optoutv1.CreateSenderReq
 // UpdateSender changes the settings that are given.
 func (h *handlers) UpdateSender(ctx context.Context, r *optoutv1.UpdateSenderRequest) (*optoutv1.UpdateSenderResponse, error) {
 	o, err := h.Ledger.UpdateSender(ctx, by(ctx), r.Name, ledger.SenderSettings{DisplayName: r.DisplayName, PostalAddress: r.PostalAddress, PublicURL: r.PublicUrl,
-		MailDomain: r.MailDomain, PrivacyPolicyURL: r.PrivacyPolicyUrl, PrivacyPolicyVersion: r.PrivacyPolicyVersion, DataProtection: r.DataProtectionContact})
+		MailDomain: r.MailDomain, PrivacyPolicyURL: r.PrivacyPolicyUrl, PrivacyPolicyVersion: r.PrivacyPolicyVersion, DataProtection: r.DataProtectionContact, ContactAddress: r.ContactAddress,
+		ForwardAddress: r.ForwardAddress})
 	if err != nil {
 		return nil, err
 	}

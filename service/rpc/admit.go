@@ -99,6 +99,10 @@ func senderOf(req any) (name string, named bool) {
 		return r.Sender, r.Sender != "" // none named: all of the key's
 	case *optoutv1.UnsubscribeRequest:
 		return r.Sender, r.Token == "" // a token says the sender
+	case *optoutv1.RecordBounceRequest:
+		return r.Sender, r.Token == ""
+	case *optoutv1.RecordComplaintRequest:
+		return r.Sender, r.Token == ""
 	case interface{ GetSender() string }:
 		return r.GetSender(), true
 	}

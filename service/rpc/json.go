@@ -35,7 +35,7 @@ const JSONPrefix = "/optout.v1."
 func (s *Server) JSON(certificates bool) http.Handler {
 	j := &jsonAPI{h: s.handlers, certificates: certificates, methods: map[string]jsonMethod{}}
 	for _, d := range []*grpc.ServiceDesc{&optoutv1.SuppressionService_ServiceDesc, &optoutv1.SubscriptionService_ServiceDesc, &optoutv1.LinkService_ServiceDesc,
-		&optoutv1.LedgerService_ServiceDesc, &optoutv1.AdminService_ServiceDesc} {
+		&optoutv1.LedgerService_ServiceDesc, &optoutv1.FeedbackService_ServiceDesc, &optoutv1.AdminService_ServiceDesc} {
 		for i := range d.Methods {
 			j.methods["/"+d.ServiceName+"/"+d.Methods[i].MethodName] = jsonMethod{unary: &d.Methods[i]}
 		}

@@ -46,6 +46,13 @@ var policy = map[string][]ledger.Role{
 	"/optout.v1.LinkService/BatchIssueLinks": {mailer, admin},
 	"/optout.v1.LinkService/InspectLink":     {support, privacy, operator, auditor, admin},
 
+	"/optout.v1.FeedbackService/RecordBounce":     {feedback, operator, admin},
+	"/optout.v1.FeedbackService/RecordComplaint":  {feedback, operator, admin},
+	"/optout.v1.FeedbackService/SubmitReport":     {feedback, operator, admin},
+	"/optout.v1.FeedbackService/ListQueue":        {support, privacy, operator, auditor, admin},
+	"/optout.v1.FeedbackService/GetQueuedMessage": {support, privacy, operator, auditor, admin},
+	"/optout.v1.FeedbackService/DecideQueue":      {operator, admin},
+
 	"/optout.v1.LedgerService/ListEntries":     {privacy, operator, auditor, admin},
 	"/optout.v1.LedgerService/GetCheckpoint":   {operator, auditor, admin},
 	"/optout.v1.LedgerService/Verify":          {operator, auditor, admin},
@@ -70,6 +77,9 @@ var policy = map[string][]ledger.Role{
 	"/optout.v1.AdminService/RotateLinkKey":         {admin},
 	"/optout.v1.AdminService/ListLinkKeys":          {operator, auditor, admin},
 	"/optout.v1.AdminService/Backup":                {admin},
+	"/optout.v1.AdminService/ListProviders":         {operator, auditor, admin},
+	"/optout.v1.AdminService/SyncProvider":          {operator, admin},
+	"/optout.v1.AdminService/GetProviderDrift":      {operator, auditor, admin},
 
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      anyRole,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": anyRole,
@@ -84,6 +94,7 @@ var open = set(
 
 // global methods act on the whole installation, so a key that is bound to senders may not call them.
 var global = set(
+	"/optout.v1.FeedbackService/SubmitReport", // a message may name any sender's address
 	"/optout.v1.LedgerService/GetCheckpoint",
 	"/optout.v1.LedgerService/Verify",
 	"/optout.v1.AdminService/CreateSender",
@@ -145,6 +156,8 @@ type sight struct {
 	story detail
 	// ledger: what evidence ListEntries shows.
 	ledger detail
+	// queue: what evidence the review queue shows: who decides must read what was said.
+	queue detail
 }
 
 // detail is how much of an entry's evidence is shown.
@@ -160,16 +173,16 @@ const (
 
 // sights is the one place that says which role sees what of people's data. Whoever has no row sees none.
 var sights = map[ledger.Role]sight{
-	support:  {story: inWords},
-	operator: {story: inWords, listed: true},
-	privacy:  {story: everything, listed: true, ledger: everything},
-	auditor:  {story: everything, listed: true, ledger: everything},
-	admin:    {story: everything, listed: true, ledger: everything},
+	support:  {story: inWords, queue: inWords},
+	operator: {story: inWords, listed: true, queue: inWords},
+	privacy:  {story: everything, listed: true, ledger: everything, queue: everything},
+	auditor:  {story: everything, listed: true, ledger: everything, queue: everything},
+	admin:    {story: everything, listed: true, ledger: everything, queue: everything},
 }
 
 // words are the names of evidence that inWords shows. What is not here is not shown, so evidence that is new stays hidden
 // until somebody decides.
-var words = set("address", "note", "source", "wording", "method", "language", "policy_version", "evidence")
+var words = set("address", "note", "source", "wording", "method", "language", "policy_version", "evidence", "subject", "words", "from", "authentication", "diagnostic")
 
 // evidenceOut shows as much of an entry's evidence as d allows. own tells whether the entry is about the address that was
 // asked about.

@@ -42,7 +42,9 @@ type rig struct {
 	receipts *receipt.Signer
 	addr     string
 	secret   string // of an admin key, number 1
-	log      *syncBuffer
+	// submitted are the messages that were handed in.
+	submitted []*rpc.Message
+	log       *syncBuffer
 	api
 }
 
@@ -54,6 +56,7 @@ type api struct {
 	link         optoutv1.LinkServiceClient
 	entries      optoutv1.LedgerServiceClient
 	admin        optoutv1.AdminServiceClient
+	feedback     optoutv1.FeedbackServiceClient
 }
 
 // newRig starts a server. Its sender "default" has the topics news (commercial), receipts (transactional), digest (commercial,
@@ -68,7 +71,7 @@ func newRig(t testing.TB, change func(*rpc.Options)) *rig {
 	}
 	o := rpc.Options{Ledger: r.ledger, Ring: r.ring.Load, Receipts: r.receipts,
 		ReceiptKeys: []rpc.ReceiptKey{{ID: 1, Created: time.Now(), Public: r.receipts.Public()}}, PublicURL: "https://mail.example.com", MailDomain: "unsub.example.com",
-		RotateLinkKey: r.rotate, Backup: r.backup, Random: rand.Reader, Now: time.Now, Log: slog.New(slog.NewTextHandler(r.log, nil))}
+		RotateLinkKey: r.rotate, Backup: r.backup, Submit: r.submit, Random: rand.Reader, Now: time.Now, Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	if change != nil {
 		change(&o)
 	}
@@ -162,7 +165,7 @@ func (r *rig) dial() api {
 	}
 	r.t.Cleanup(func() { conn.Close() })
 	return api{conn, optoutv1.NewSuppressionServiceClient(conn), optoutv1.NewSubscriptionServiceClient(conn), optoutv1.NewLinkServiceClient(conn),
-		optoutv1.NewLedgerServiceClient(conn), optoutv1.NewAdminServiceClient(conn)}
+		optoutv1.NewLedgerServiceClient(conn), optoutv1.NewAdminServiceClient(conn), optoutv1.NewFeedbackServiceClient(conn)}
 }
 
 // ctx carries the admin key.
@@ -258,4 +261,10 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// submit answers for what is behind SubmitReport.
+func (r *rig) submit(_ context.Context, m *rpc.Message) ([]rpc.Submitted, error) {
+	r.submitted = append(r.submitted, m)
+	return []rpc.Submitted{{Index: 0, Outcome: "opted out", Entry: 7, Why: "signed address"}}, nil
 }

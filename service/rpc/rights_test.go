@@ -34,12 +34,15 @@ var rights = map[string]string{
 	"SubscriptionService/GetRecipient": "cspoua", "SubscriptionService/ListSubscriptions": "cpoua", "SubscriptionService/UpdatePreferences": "csa",
 	"SubscriptionService/UnlinkPerson": "opa",
 	"LinkService/IssueLink":            "ma", "LinkService/BatchIssueLinks": "ma", "LinkService/InspectLink": "spoua",
+	"FeedbackService/RecordBounce": "foa", "FeedbackService/RecordComplaint": "foa", "FeedbackService/SubmitReport": "foa",
+	"FeedbackService/ListQueue": "spoua", "FeedbackService/GetQueuedMessage": "spoua", "FeedbackService/DecideQueue": "oa",
 	"LedgerService/ListEntries": "poua", "LedgerService/GetCheckpoint": "oua", "LedgerService/Verify": "oua",
 	"LedgerService/ListReceiptKeys": "oua", "LedgerService/AuditMail": "oua",
 	"AdminService/CreateSender": "a", "AdminService/UpdateSender": "a", "AdminService/GetSender": "mcfspoua", "AdminService/ListSenders": "mcfspoua",
 	"AdminService/CreateTopic": "a", "AdminService/UpdateTopic": "a", "AdminService/ListTopics": "mcfspoua", "AdminService/BlockDomain": "oa",
 	"AdminService/UnblockDomain": "oa", "AdminService/ImportWirelessDomains": "oa", "AdminService/ListDomainRules": "oua", "AdminService/CreateApiKey": "a",
 	"AdminService/ListApiKeys": "ua", "AdminService/UpdateApiKey": "a", "AdminService/RevokeApiKey": "a", "AdminService/RotateLinkKey": "a", "AdminService/ListLinkKeys": "oua", "AdminService/Backup": "a",
+	"AdminService/ListProviders": "oua", "AdminService/SyncProvider": "oa", "AdminService/GetProviderDrift": "oua",
 }
 
 var letters = map[string]optoutv1.Role{"m": optoutv1.Role_ROLE_MAILER, "c": optoutv1.Role_ROLE_COLLECTOR, "f": optoutv1.Role_ROLE_FEEDBACK, "s": optoutv1.Role_ROLE_SUPPORT,

@@ -44,9 +44,13 @@ type Options struct {
 	RotateLinkKey func(ctx context.Context, by ledger.By) (ledger.Secret, ledger.Outcome, error)
 	// Backup writes a copy into a folder of this machine. Its errors of the kind ledger.ErrInvalidField are about that folder.
 	Backup func(ctx context.Context, dir string, withKeys bool, progress func(copied, total uint64)) (ledger.Position, ledger.Hash, error)
-	Random io.Reader
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Submit takes a message as if it had come by SMTP.
+	Submit func(ctx context.Context, m *Message) ([]Submitted, error)
+	// Providers are the email service providers; nil when none is configured.
+	Providers Providers
+	Random    io.Reader
+	Now       func() time.Time
+	Log       *slog.Logger
 	// TLS is nil for plaintext.
 	TLS *tls.Config
 	// Observe takes the time of each call, for metrics; may be nil.
@@ -91,13 +95,14 @@ type handlers struct {
 	optoutv1.UnimplementedSubscriptionServiceServer
 	optoutv1.UnimplementedLinkServiceServer
 	optoutv1.UnimplementedLedgerServiceServer
+	optoutv1.UnimplementedFeedbackServiceServer
 	optoutv1.UnimplementedAdminServiceServer
 }
 
 // NewServer makes the server. It fails when a method of the API has no row in the policy table, or a row no method, and when
 // an option is missing.
 func NewServer(o Options) (*Server, error) {
-	if o.Ledger == nil || o.Ring == nil || o.Receipts == nil || o.PublicURL == "" || o.RotateLinkKey == nil || o.Backup == nil || o.Random == nil || o.Now == nil || o.Log == nil {
+	if o.Ledger == nil || o.Ring == nil || o.Receipts == nil || o.PublicURL == "" || o.RotateLinkKey == nil || o.Backup == nil || o.Submit == nil || o.Random == nil || o.Now == nil || o.Log == nil {
 		return nil, errors.New("rpc: an option is missing")
 	}
 	h := &handlers{Options: o, verifying: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
@@ -127,6 +132,7 @@ func NewServer(o Options) (*Server, error) {
 	optoutv1.RegisterSubscriptionServiceServer(s.grpc, h)
 	optoutv1.RegisterLinkServiceServer(s.grpc, h)
 	optoutv1.RegisterLedgerServiceServer(s.grpc, h)
+	optoutv1.RegisterFeedbackServiceServer(s.grpc, h)
 	optoutv1.RegisterAdminServiceServer(s.grpc, h)
 	reflection.Register(s.grpc)
 	return s, checkPolicy(s.grpc.GetServiceInfo())

@@ -365,6 +365,10 @@ const (
 	EntryKind_ENTRY_KIND_WITHHELD EntryKind = 18
 	// Mail could not be delivered for now; it denies nothing until it goes on for too long.
 	EntryKind_ENTRY_KIND_BOUNCED EntryKind = 19
+	// Mail that could not be acted on at once waits for review; it changes nothing. `until` is when it is done by itself.
+	EntryKind_ENTRY_KIND_QUEUED EntryKind = 20
+	// A message in the queue (`ref`) was decided.
+	EntryKind_ENTRY_KIND_DECIDED EntryKind = 21
 	// A sender was created.
 	EntryKind_ENTRY_KIND_SENDER_CREATED EntryKind = 32
 	// A sender was changed.
@@ -416,6 +420,8 @@ var (
 		17: "ENTRY_KIND_WIRELESS_AUTHORIZED",
 		18: "ENTRY_KIND_WITHHELD",
 		19: "ENTRY_KIND_BOUNCED",
+		20: "ENTRY_KIND_QUEUED",
+		21: "ENTRY_KIND_DECIDED",
 		32: "ENTRY_KIND_SENDER_CREATED",
 		33: "ENTRY_KIND_SENDER_UPDATED",
 		34: "ENTRY_KIND_TOPIC_CREATED",
@@ -451,6 +457,8 @@ var (
 		"ENTRY_KIND_WIRELESS_AUTHORIZED": 17,
 		"ENTRY_KIND_WITHHELD":            18,
 		"ENTRY_KIND_BOUNCED":             19,
+		"ENTRY_KIND_QUEUED":              20,
+		"ENTRY_KIND_DECIDED":             21,
 		"ENTRY_KIND_SENDER_CREATED":      32,
 		"ENTRY_KIND_SENDER_UPDATED":      33,
 		"ENTRY_KIND_TOPIC_CREATED":       34,
@@ -1091,7 +1099,7 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x0eCHANNEL_IMPORT\x10\x06\x12\x14\n" +
 	"\x10CHANNEL_FEEDBACK\x10\a\x12\x13\n" +
 	"\x0fCHANNEL_WEBHOOK\x10\b\x12\x12\n" +
-	"\x0eCHANNEL_SYSTEM\x10\t*\xb0\a\n" +
+	"\x0eCHANNEL_SYSTEM\x10\t*\xdf\a\n" +
 	"\tEntryKind\x12\x1a\n" +
 	"\x16ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ENTRY_KIND_OPTED_OUT\x10\x01\x12\x19\n" +
@@ -1113,7 +1121,9 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x18ENTRY_KIND_SENT_IN_SPITE\x10\x10\x12\"\n" +
 	"\x1eENTRY_KIND_WIRELESS_AUTHORIZED\x10\x11\x12\x17\n" +
 	"\x13ENTRY_KIND_WITHHELD\x10\x12\x12\x16\n" +
-	"\x12ENTRY_KIND_BOUNCED\x10\x13\x12\x1d\n" +
+	"\x12ENTRY_KIND_BOUNCED\x10\x13\x12\x15\n" +
+	"\x11ENTRY_KIND_QUEUED\x10\x14\x12\x16\n" +
+	"\x12ENTRY_KIND_DECIDED\x10\x15\x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_CREATED\x10 \x12\x1d\n" +
 	"\x19ENTRY_KIND_SENDER_UPDATED\x10!\x12\x1c\n" +
 	"\x18ENTRY_KIND_TOPIC_CREATED\x10\"\x12\x1c\n" +

@@ -30,6 +30,8 @@ func senderFlags(cmd *cobra.Command, s *optoutv1.Sender) {
 	fs.StringVar(&s.PrivacyPolicyUrl, "privacy-policy-url", "", "`URL` of its privacy policy")
 	fs.StringVar(&s.PrivacyPolicyVersion, "privacy-policy-version", "", "`VERSION` of that policy")
 	fs.StringVar(&s.DataProtectionContact, "data-protection-contact", "", "how to reach `WHOEVER` answers for data protection")
+	fs.StringVar(&s.ContactAddress, "contact-address", "", "`ADDRESS` that people write to; mail to it is read for \"stop\" in their own words")
+	fs.StringVar(&s.ForwardAddress, "forward-address", "", "`ADDRESS` that their questions are passed on to (default: they wait in the queue)")
 }
 
 func (p *program) senderCreate() *cobra.Command {
@@ -71,7 +73,9 @@ to the old --public-url: keep it answering.`,
 			MailDomain:            given(c.cmd, "mail-domain", s.MailDomain),
 			PrivacyPolicyUrl:      given(c.cmd, "privacy-policy-url", s.PrivacyPolicyUrl),
 			PrivacyPolicyVersion:  given(c.cmd, "privacy-policy-version", s.PrivacyPolicyVersion),
-			DataProtectionContact: given(c.cmd, "data-protection-contact", s.DataProtectionContact)})
+			DataProtectionContact: given(c.cmd, "data-protection-contact", s.DataProtectionContact),
+			ContactAddress:        given(c.cmd, "contact-address", s.ContactAddress),
+			ForwardAddress:        given(c.cmd, "forward-address", s.ForwardAddress)})
 		if err != nil {
 			return err
 		}
@@ -137,6 +141,8 @@ func showSender(w io.Writer, s *optoutv1.Sender) {
 		[]string{"privacy policy", or(s.PrivacyPolicyUrl, "-")},
 		[]string{"its version", or(s.PrivacyPolicyVersion, "-")},
 		[]string{"data protection", or(s.DataProtectionContact, "-")},
+		[]string{"contact address", or(s.ContactAddress, "-")},
+		[]string{"questions go to", or(s.ForwardAddress, "the review queue")},
 		[]string{"created", fmt.Sprintf("%s, number %d", at(s.CreatedAt), s.Number)})
 }
 

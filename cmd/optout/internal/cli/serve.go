@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"optout/service"
+	"optout/service/ledger"
 )
 
 // serveFlags are what "optout serve" is told besides service.Config.
@@ -59,6 +60,14 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.HTTP, "http", "127.0.0.1:7080", "`ADDRESS` of recipients' pages and one-click")
 	fs.StringVar(&f.Admin, "admin", "127.0.0.1:7090", "`ADDRESS` of /metrics, /healthz and /readyz, or off")
 	fs.StringVar(&f.SMTP, "smtp", "127.0.0.1:7025", "`ADDRESS` of mail in, or off")
+	fs.StringSliceVar(&f.Inbound.AuthservIDs, "trusted-authserv-id", nil, "`NAME` whose Authentication-Results on mail in are believed (RFC 8601), and which takes forged ones away; can be repeated")
+	fs.StringSliceVar(&f.Inbound.Reporters, "fbl-reporter", nil, "`ADDRESS` or domain of a feedback loop whose signed complaints are believed, besides Yahoo's and Microsoft's; can be repeated")
+	fs.DurationVar(&f.Inbound.QueueDelay, "queue-delay", ledger.DefaultQueueDelay, "`TIME` after which an opt-out in the review queue is done by itself, if the ledger knows the address")
+	fs.IntVar(&f.Inbound.SourceLimit, "queue-source-limit", ledger.DefaultSourceLimit, "`N` opt-outs in doubt from one network within a day; with more all wait for a person")
+	fs.StringVar(&f.Inbound.MailOut, "mail-out", "", "`HOST:PORT` of the mail server that takes questions passed on and replies (default: questions wait in the review queue)")
+	fs.BoolVar(&f.Inbound.Reply, "reply", false, "answer those who are opted out by their own words, at most once a week (RFC 3834)")
+	fs.DurationVar(&f.Inbound.KeepMail, "keep-mail", 0, "`TIME` for which mail in itself is kept in --data (default: only its digest is)")
+	fs.StringVar(&f.Inbound.DNS, "dns", "", "`HOST:PORT` of the DNS server for DKIM, SPF and DMARC (default: the system's)")
 	fs.StringVar(&f.Gate.Listen, "gate", "", "`ADDRESS` of the SMTP gate, for mailers in any language (default: off)")
 	fs.StringVar(&f.Gate.Submissions, "gate-submissions", "", "`ADDRESS` of the gate with TLS from the first octet (RFC 8314; default: off)")
 	fs.StringVar(&f.Gate.Upstream, "gate-upstream", "", "`HOST:PORT` of the mail server behind the gate")
@@ -78,6 +87,7 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.Uint32Var(&f.Milter.Key, "milter-key", 0, "`NUMBER` of the API key by whose topics that mail is judged; see \"optout key list\"")
 	fs.StringVar(&f.Milter.Topics, "milter-topics", "", "`FILE` that maps who sends to topics: lines of sasl:USER, sender:ADDRESS, sender:@DOMAIN or client:CIDR, and a topic")
 	fs.StringVar(&f.Milter.OnError, "milter-on-error", "tempfail", "`WHAT` becomes of mail when the ledger cannot be asked: tempfail, reject or accept (unchecked)")
+	fs.StringVar(&f.Providers, "providers", "", "`FILE` (YAML) of email service providers: webhooks, suppression lists, pushing; see docs/providers.md (default: none)")
 	fs.StringVar(&f.PublicURL, "public-url", "http://127.0.0.1:7080", "`URL` that every link begins with; without https there is no one-click (RFC 8058)")
 	fs.StringVar(&f.MailDomain, "mail-domain", "", "`DOMAIN` of unsubscribe and bounce addresses (default: links have no mailto)")
 	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener")

@@ -1,0 +1,128 @@
+package intake
+
+import (
+	"strings"
+
+	"optout/service/ledger"
+	"optout/service/link"
+)
+
+// kind is what an address of ours is for.
+type kind uint8
+
+const (
+	// wordsBox: unsubscribe@ and stop@, which say themselves that mail is to stop.
+	wordsBox kind = iota
+	// contactBox: the sender's contact address, to which people write about anything.
+	contactBox
+	unsubscribeBox
+	bounceBox
+	feedbackBox
+)
+
+// box is one address of ours.
+type box struct {
+	kind kind
+	// address is the recipient as it was named, in lower case.
+	address string
+	sender  string
+	// to and mailing are what the token of a signed address names.
+	to      ledger.Tokened
+	mailing uint32
+}
+
+// Local parts of a mail domain besides those of signed addresses.
+const (
+	bouncePrefix = "b-"
+	localFBL     = "fbl"
+	localStop    = "stop"
+	localUnsub   = "unsubscribe"
+)
+
+// box reads an address of ours. Case does not matter in any of them.
+func (in *Intake) box(rcpt string) (*box, bool) {
+	rcpt = lower(strings.TrimSuffix(rcpt, "."))
+	at := strings.LastIndexByte(rcpt, '@')
+	if at < 0 {
+		return nil, false
+	}
+	local, domain := rcpt[:at], rcpt[at+1:]
+	reg := in.o.Ledger.Registry()
+	sender := ""
+	for _, s := range reg.Senders() {
+		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt {
+			return &box{kind: contactBox, address: rcpt, sender: s.Name}, true
+		}
+		if s.MailDomain == domain && sender == "" {
+			sender = s.Name
+		}
+	}
+	if sender == "" && domain == in.o.MailDomain && domain != "" {
+		sender = ledger.DefaultSender
+	}
+	if sender == "" || reg.Sender(sender) == nil {
+		return nil, false
+	}
+	b := &box{address: rcpt, sender: sender}
+	switch {
+	case local == localStop, local == localUnsub:
+		b.kind = wordsBox
+	case local == localFBL:
+		b.kind = feedbackBox
+	case strings.HasPrefix(local, link.MailPrefix):
+		b.kind = unsubscribeBox
+		return b, in.open(b, local[len(link.MailPrefix):], link.Unsubscribe)
+	case strings.HasPrefix(local, bouncePrefix):
+		b.kind = bounceBox
+		return b, in.open(b, local[len(bouncePrefix):], link.Bounce)
+	default:
+		return nil, false
+	}
+	return b, true
+}
+
+// open opens a token into b; whose domain it stands at does not matter, for it names its sender itself.
+func (in *Intake) open(b *box, token string, purposes ...link.Purpose) bool {
+	for _, p := range purposes {
+		t, err := in.o.Ring().Open(token, p)
+		if err != nil {
+			continue
+		}
+		reg := in.o.Ledger.Registry()
+		s, _, _, known := reg.Scope(t.Scope)
+		generation, made := reg.LinkGeneration(t.KeyID)
+		if !known || !made {
+			return false
+		}
+		b.sender, b.mailing = s.Name, t.Mailing
+		b.to = ledger.Tokened{Scope: t.Scope, Generation: generation, Key: t.Key}
+		return true
+	}
+	return false
+}
+
+// named finds whom the tokens in a message name: the first that opens. sure is false when others that open name somebody else.
+func (in *Intake) named(tokens []string) (b *box, sure bool) {
+	for _, t := range tokens {
+		x := &box{}
+		if !in.open(x, t, link.Unsubscribe, link.Bounce) {
+			continue
+		}
+		if b == nil {
+			b, sure = x, true
+		} else if x.to.Key != b.to.Key || x.sender != b.sender {
+			sure = false
+		}
+	}
+	return b, sure
+}
+
+// lower is ASCII lower case: whatever else is in an address tells different people apart.
+func lower(s string) string {
+	return strings.Map(func(c rune) rune {
+		if 'A' <= c && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}, s)
+}

@@ -1,0 +1,93 @@
+package intake
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// Relay passes mail on to a mail server of one's own: questions to people, and replies.
+type Relay struct {
+	// Address is host:port. Off loopback the server must offer STARTTLS with a certificate for host.
+	Address string
+	// Hostname is said in EHLO.
+	Hostname string
+	// TLS verifies the server's certificate; nil means the system's authorities.
+	TLS *tls.Config
+}
+
+// relayTimeout bounds a whole delivery.
+const relayTimeout = 30 * time.Second
+
+var (
+	// errRefused: the server refuses the message for good.
+	errRefused = errors.New("the server behind --mail-out refuses it")
+	// errLoop: the message has been here before.
+	errLoop = errors.New("it has been passed on before")
+)
+
+// loopField marks what was passed on, so that a forward address that leads back here makes no loop (RFC 5321 section 6.3).
+const loopField = "X-Optout-Forwarded"
+
+// Forward passes a message on as it is, to one address, with the null return path: nobody waits for its bounce. Its content is not
+// touched, so its signatures hold. It returns when the server has taken it. Errors: errLoop, errRefused, others may pass.
+func (r *Relay) Forward(ctx context.Context, to string, raw []byte) error {
+	end := max(headerEnd(raw), 0)
+	if fieldOf(raw[:end], "x-optout-forwarded") != "" {
+		return errLoop
+	}
+	return r.deliver(ctx, to, io.MultiReader(bytes.NewReader([]byte(loopField+": yes\r\n")), bytes.NewReader(raw)))
+}
+
+func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.Address)
+	if err != nil {
+		return fmt.Errorf("--mail-out: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	c, err := r.greet(conn)
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("--mail-out: %w", err)
+	}
+	defer c.Close()
+	err = c.SendMail("", []string{to}, message)
+	var answer *smtp.SMTPError
+	switch {
+	case errors.As(err, &answer) && answer.Code >= 500:
+		return fmt.Errorf("%w: %d", errRefused, answer.Code)
+	case err != nil:
+		return fmt.Errorf("--mail-out: %w", err)
+	}
+	_ = c.Quit() // the message is taken; how the connection ends is of no matter
+	return nil
+}
+
+// greet makes a session, with TLS where the server offers it or is not on this machine.
+func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
+	host, _, err := net.SplitHostPort(r.Address)
+	if err != nil {
+		return nil, err
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		c := smtp.NewClient(conn)
+		return c, c.Hello(r.Hostname)
+	}
+	config := &tls.Config{}
+	if r.TLS != nil {
+		config = r.TLS.Clone()
+	}
+	config.ServerName = host
+	return smtp.NewClientStartTLS(conn, config)
+}

@@ -1,0 +1,156 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"optout/service/ledger"
+	"optout/service/mailauth"
+	"optout/service/report"
+	"optout/service/words"
+)
+
+// written takes what somebody wrote in their own words.
+func (in *Intake) written(ctx context.Context, b *box, m *message) Result {
+	switch k := m.report().Kind; k {
+	case report.Complaint: // some providers know only the one address of a sender
+		return in.feedback(ctx, b, m)
+	case report.Bounce, report.Automatic:
+		return ignored("automatic mail never counts")
+	}
+	r := m.words()
+	if r.Automatic || m.envelope.MailFrom == "" && m.envelope.Helo != "" {
+		return ignored("automatic mail never counts") // RFC 3834 section 2; a null path that a session named is one
+	}
+	meaning := r.Meaning
+	if meaning == words.Empty {
+		// To have written to unsubscribe@ at all is to have said it: some programs leave out the subject that a link asks for.
+		if meaning = words.Stop; b.kind == contactBox {
+			meaning = words.Other
+		}
+	}
+	if meaning == words.Other {
+		return in.question(ctx, b, m)
+	}
+	w := in.writer(ctx, b, m)
+	switch {
+	case meaning == words.Perhaps:
+		if w.doubt == "" {
+			w.doubt = ledger.DoubtUnclear
+		}
+		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
+	case w.doubt != "":
+		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
+	}
+	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
+	var o ledger.Outcome
+	var err error
+	if w.token != nil {
+		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
+		by.Mailing, by.RequestID = w.token.mailing, m.requestID("stop", w.token.to.Key)
+		o, err = in.o.Ledger.Press(ctx, by, s.All(), w.token.to.Generation, w.token.to.Key)
+		return recorded(OptedOut, o, "own words, in reply to a signed message", err)
+	}
+	by.RequestID = m.requestID("stop", b.sender, r.From)
+	o, err = in.o.Ledger.OptOutMailbox(ctx, by, b.sender, r.From)
+	if errors.Is(err, ledger.ErrInvalidAddress) { // nobody can be mailed at it, but a person may know what it means
+		w.doubt = ledger.DoubtUnclear
+		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
+	}
+	if err == nil && o.Created {
+		in.reply(b.sender, m)
+	}
+	return recorded(OptedOut, o, "own words, authenticated", err)
+}
+
+// writer is who wrote a message, as far as it is known.
+type writer struct {
+	// token names them by a token of ours that the message quotes; nil when none does.
+	token *box
+	// doubt is why that is not certain; empty when it is.
+	doubt ledger.Doubt
+	// source is by what a flood of theirs is told.
+	source string
+}
+
+// writer finds out who wrote: a token of ours that the message quotes names the address that was mailed; whoever holds it could
+// press the link in the same message (RFC 8058 section 6). Else it is the address in From, when its domain vouches for it.
+func (in *Intake) writer(ctx context.Context, b *box, m *message) writer {
+	w := writer{source: m.source()}
+	token, sure := in.named(m.words().Tokens)
+	if token != nil {
+		w.token = token
+		if !sure {
+			w.doubt = ledger.DoubtUnclear // it quotes mail to several people
+		}
+		return w
+	}
+	v := m.auth(ctx, in.o.Auth)
+	switch {
+	case v.Result == mailauth.Proved && lower(v.From) == lower(m.words().From) && in.toUs(v, b, m): // two readers, one address
+		w.source = "address " + lower(v.From)
+	case v.Result == mailauth.Disproved:
+		w.doubt = ledger.DoubtForged
+	default: // also when DNS does not answer: who opts out must not depend on it
+		w.doubt = ledger.DoubtUnproved
+	}
+	return w
+}
+
+// toUs reports whether what was proved was written to us. A DKIM signature proves who wrote a message, not that they wrote it to
+// us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
+// must name the address. An SPF pass is of the host that brought the message.
+func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
+	if v.By == "spf" {
+		return true
+	}
+	named := slices.ContainsFunc(m.words().Recipients, func(a string) bool { return lower(a) == b.address })
+	return named && (v.Signed || v.By == "authserv-id")
+}
+
+// said is the evidence of a message in a person's own words.
+func (m *message) said() map[string]string {
+	e, r := m.evidence(), m.words()
+	e["from"], e["subject"], e["language"] = short(r.From), r.Subject, r.Language
+	if m.verdict != nil {
+		e["authentication"] = short(m.verdict.Detail)
+	}
+	return e
+}
+
+// queue puts a message into the review queue.
+func (in *Intake) queue(ctx context.Context, b *box, m *message, w writer, claim ledger.Claim) Result {
+	item := ledger.QueueItem{Sender: b.sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
+	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
+	by.Evidence["words"] = m.words().Own
+	if w.token != nil {
+		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
+		to := w.token.to
+		to.Scope = s.All()
+		item.Sender, item.Token, item.Address, by.Mailing = w.token.sender, &to, "", w.token.mailing
+	}
+	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address)
+	o, err := in.o.Ledger.Queue(ctx, by, item)
+	if errors.Is(err, ledger.ErrInvalidAddress) {
+		item.Address = ""
+		o, err = in.o.Ledger.Queue(ctx, by, item)
+	}
+	return recorded(Queued, o, "waits for review: "+string(w.doubt), err)
+}
+
+// question passes on what is for a person to read, or queues it: it is never lost.
+func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
+	s := in.o.Ledger.Registry().Sender(b.sender)
+	if s != nil && s.ForwardAddress != "" && in.o.Relay != nil && m.whole() {
+		err := in.o.Relay.Forward(ctx, s.ForwardAddress, m.Raw)
+		if err == nil {
+			return Result{Outcome: Forwarded, Why: "a question"}
+		}
+		if !errors.Is(err, errLoop) && !errors.Is(err, errRefused) {
+			return failed(err)
+		}
+		in.o.Log.Warn("a question could not be passed on; it waits in the review queue", "sender", s.Name, "error", err)
+	}
+	return in.queue(ctx, b, m, writer{doubt: ledger.DoubtUnread, source: m.source()}, ledger.ClaimMessage)
+}

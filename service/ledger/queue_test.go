@@ -1,0 +1,305 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"optout/service/ledger"
+)
+
+// queue puts an opt-out that is in doubt into the queue.
+func (w *world) queue(addr, source string) uint64 {
+	w.t.Helper()
+	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail, Evidence: map[string]string{"subject": "stop"}},
+		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source}))
+	return o.Entry
+}
+
+func (w *world) due() int {
+	w.t.Helper()
+	n, err := w.DecideDue(w.ctx())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// known makes the ledger know an address, without a no.
+func (w *world) known(addr string) { w.t.Helper(); w.subscribe(full("news", addr)) }
+
+func (w *world) listQueue(f ledger.QueueFilter) []ledger.InQueue {
+	w.t.Helper()
+	all, _, err := w.Waiting(w.ctx(), ledger.Page{Size: 1000}, f)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
+}
+
+// What waits changes nothing; after a day it is done by itself where the ledger knows the address, also across a restart.
+func TestQueueDecidesByItself(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	at, stranger := w.queue(ann, "192.0.2.0/24"), w.queue("stranger@example.net", "192.0.2.0/24")
+	again := w.queue("stranger@example.net", "192.0.2.0/24") // to have written twice is not to be known
+	w.want("news", ann, "SEND")
+	w.pass(ledger.DefaultQueueDelay - time.Minute)
+	if n := w.due(); n != 0 {
+		t.Fatalf("%d decided too early", n)
+	}
+	w.reopen()
+	w.pass(time.Minute)
+	if n := w.due(); n != 1 {
+		t.Fatalf("%d decided", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+	w.want("news", "stranger@example.net", "SEND")
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided once more", n)
+	}
+	left := w.listQueue(ledger.QueueFilter{})
+	if len(left) != 2 || left[0].Waiting.Position != stranger || left[1].Waiting.Position != again || left[0].Known || left[0].Line.Evidence["subject"] != "stop" {
+		t.Errorf("left: %+v", left)
+	}
+	w.known("stranger@example.net") // once the ledger knows it, the mail counts
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided when it became known", n)
+	}
+	w.want("news", "stranger@example.net", "OPTED_OUT_ALL")
+	item, err := w.InQueue(w.ctx(), "", at)
+	if err != nil || item.Waiting.Position != 0 {
+		t.Errorf("decided, but %+v, %v", item, err)
+	}
+	st, err := w.Explain(w.ctx(), "", ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []ledger.Kind
+	for _, l := range st.Lines {
+		kinds = append(kinds, l.Kind)
+	}
+	if fmt.Sprint(kinds) != fmt.Sprint([]ledger.Kind{ledger.Subscribed, ledger.Queued, ledger.OptedOut, ledger.Decided}) {
+		t.Errorf("story: %v", kinds)
+	}
+	if _, _, err := w.Void(w.ctx(), w.admin(), "", []uint64{st.Lines[2].Position}, "it was forged", "ticket 7"); err != nil {
+		t.Errorf("what the queue did cannot be voided: %v", err)
+	}
+	w.want("news", ann, "SEND")
+}
+
+// More than a limit a day from one source, or far more than usual in all, waits for a person, the first of them too.
+func TestFloodsAreHeld(t *testing.T) {
+	for name, c := range map[string]struct {
+		source func(i int) string
+		n      int
+		held   bool
+	}{
+		"as many as one source may":    {func(int) string { return "192.0.2.0/24" }, ledger.DefaultSourceLimit, false},
+		"one more from one source":     {func(int) string { return "192.0.2.0/24" }, ledger.DefaultSourceLimit + 1, true},
+		"a hundred from many":          {func(i int) string { return fmt.Sprintf("10.%d.0.0/24", i) }, 100, false},
+		"a hundred and one from many":  {func(i int) string { return fmt.Sprintf("10.%d.0.0/24", i) }, 101, true},
+		"as many from unknown sources": {func(int) string { return "" }, 50, false},
+	} {
+		w := newWorld(t)
+		for i := range c.n {
+			addr := fmt.Sprintf("p%d@example.com", i)
+			w.known(addr)
+			w.queue(addr, c.source(i))
+		}
+		w.reopen()
+		w.pass(25 * time.Hour)
+		want := c.n
+		if c.held {
+			want = 0
+		}
+		if n := w.due(); n != want {
+			t.Errorf("%s: %d decided themselves, want %d", name, n, want)
+		}
+		held := w.listQueue(ledger.QueueFilter{Held: true})
+		if c.held != (len(held) == c.n) || w.QueueStats().Held != len(held) {
+			t.Errorf("%s: %d held", name, len(held))
+		}
+		w.close()
+	}
+}
+
+// What is usual grows with the days, so a busy sender's queue is not held for being busy.
+func TestUsualDaysAreNotHeld(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	days := func(count, each int) (held int) {
+		for range count {
+			for i := range each {
+				n++
+				w.queue(fmt.Sprintf("p%d@example.com", n), fmt.Sprintf("10.%d.%d.0/24", n/250, i%250))
+			}
+			held = w.QueueStats().Held
+			w.pass(24 * time.Hour)
+		}
+		return held
+	}
+	if held := days(30, 80); held != 0 {
+		t.Fatalf("%d held on usual days", held)
+	}
+	if held := days(1, 400); held != 0 {
+		t.Errorf("%d held on a day with five times the usual", held)
+	}
+	if held := days(1, 900); held < 900 {
+		t.Errorf("%d held on a day with more than ten times the usual", held)
+	}
+}
+
+// An operator decides, by what each message claims; nobody else does.
+func TestDecide(t *testing.T) {
+	w := newWorld(t)
+	optOut, complaint := w.queue(ann, ""), uint64(0)
+	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByFeedback}, ledger.QueueItem{Address: "bob@example.com", Claim: ledger.ClaimComplaint, Doubt: ledger.DoubtReporter, Scope: scopeOf("receipts")}))
+	complaint = o.Entry
+	question := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread})).Entry
+	asked := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: "cy@example.com", Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread})).Entry
+	decide := func(by ledger.By, d ledger.Decision, entries ...uint64) (int, error) {
+		n, _, err := w.Decide(w.ctx(), by, "", entries, d, "read by hand")
+		return n, err
+	}
+	if _, err := decide(w.as(ledger.RoleSupport), ledger.DecideSuppress, optOut); !errors.Is(err, ledger.ErrRoleRequired) {
+		t.Errorf("support decides: %v", err)
+	}
+	if _, err := decide(w.admin(), ledger.DecideSuppress, optOut, question); !errors.Is(err, ledger.ErrInvalidField) {
+		t.Errorf("whom to suppress? %v", err)
+	}
+	if _, err := decide(w.admin(), ledger.DecideSuppress, optOut, 1); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("no message: %v", err)
+	}
+	w.want("news", ann, "SEND") // all or none
+	by := w.as(ledger.RoleOperator)
+	for range 2 { // a retry is answered as the first try
+		if n, err := decide(by, ledger.DecideSuppress, optOut, complaint, asked); n != 3 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	if n, err := decide(w.admin(), ledger.DecideDismiss, question, optOut); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+	w.want("news", "bob@example.com", "COMPLAINT")
+	w.want("receipts", "bob@example.com", "COMPLAINT")
+	w.want("receipts", "cy@example.com", "OPTED_OUT_ALL")
+	if left := w.listQueue(ledger.QueueFilter{}); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+	if rep, err := w.Verify(w.ctx(), nil); err != nil || rep.FirstBad != 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// The queue is bounded, by source and by message.
+func TestQueueIsBounded(t *testing.T) {
+	w := newWorld(t)
+	for i := range ledger.MaxPerSource {
+		w.queue(fmt.Sprintf("p%d@example.com", i), "192.0.2.0/24")
+	}
+	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24"}
+	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, item); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("taken: %v", err)
+	}
+	item.Source = "198.51.100.0/24"
+	by := ledger.By{Channel: ledger.ByMail, RequestID: "digest-1"}
+	first := w.must(w.Queue(w.ctx(), by, item))
+	if again := w.must(w.Queue(w.ctx(), by, item)); again.Entry != first.Entry {
+		t.Errorf("the same message waits twice: %+v, %+v", first, again)
+	}
+	w.pass(25 * time.Hour)
+	w.queue(ann, "192.0.2.0/24")
+}
+
+// When hard bounces of one domain jump, those that follow are held until somebody decides; other domains are not concerned.
+func TestBounceStorm(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	bounce := func(domain string) *ledger.Line {
+		n++
+		o := w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@%s", n, domain))},
+			ledger.Failed{Failure: ledger.HardFailure, Domain: domain, Detail: map[string]string{"status": "5.1.1"}}))
+		line, err := w.Line(w.ctx(), o.Entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return line
+	}
+	for i := range ledger.StormLeast {
+		if l := bounce("big.example"); l.Kind != ledger.Undeliverable {
+			t.Fatalf("bounce %d is held", i)
+		}
+	}
+	held := bounce("big.example")
+	if held.Kind != ledger.Queued {
+		t.Fatal("a storm is not held")
+	}
+	w.want("news", fmt.Sprintf("p%d@big.example", n), "SEND")
+	if l := bounce("small.example"); l.Kind != ledger.Undeliverable {
+		t.Error("another domain is held")
+	}
+	w.pass(48 * time.Hour)
+	w.reopen()
+	if n := w.due(); n != 0 {
+		t.Errorf("%d of a storm decided themselves", n)
+	}
+	if l := bounce("big.example"); l.Kind != ledger.Queued {
+		t.Error("the storm is over while nobody has decided")
+	}
+	if s := w.QueueStats(); s.Storms != 1 || s.Held != 2 {
+		t.Errorf("%+v", s)
+	}
+	var all []uint64
+	for _, x := range w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtStorm}}) {
+		all = append(all, x.Waiting.Position)
+	}
+	if _, _, err := w.Decide(w.ctx(), w.admin(), "", all[:1], ledger.DecideSuppress, "they are gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Decide(w.ctx(), w.admin(), "", all[1:], ledger.DecideDismiss, "their servers erred"); err != nil {
+		t.Fatal(err)
+	}
+	w.want("news", fmt.Sprintf("p%d@big.example", ledger.StormLeast+1), "UNDELIVERABLE")
+	w.want("news", fmt.Sprintf("p%d@big.example", n), "SEND")
+	if l := bounce("big.example"); l.Kind != ledger.Undeliverable {
+		t.Error("held though everything was decided")
+	}
+}
+
+// Whoever writes from ann@ also speaks of ann+anything@, known or not; the other way round only where the domain is known for it.
+func TestOwnWordsCoverSubaddresses(t *testing.T) {
+	w := newWorld(t)
+	by := ledger.By{Channel: ledger.ByMail}
+	must := func(addr string) { w.must(w.OptOutMailbox(w.ctx(), by, "", addr)) }
+	must(ann)
+	w.want("news", "ann+news@example.com", "OPTED_OUT_ALL")
+	w.want("news", "Ann+a+b@example.com", "OPTED_OUT_ALL")
+	w.want("news", "anne@example.com", "SEND")
+	must("bob+x@example.com") // may be somebody else than bob@
+	w.want("news", "bob+x@example.com", "OPTED_OUT_ALL")
+	w.want("news", "bob@example.com", "SEND")
+	w.want("news", "bob+y@example.com", "SEND")
+	must("c.y+shop@gmail.com")
+	for _, a := range []string{"cy@gmail.com", "c.y@googlemail.com", "cy+letters@gmail.com", "c.y+shop@gmail.com"} {
+		w.want("news", a, "OPTED_OUT_ALL")
+	}
+	w.press("dee@example.com", "ALL", ledger.ByOneClick) // a link stops one address: the tag is one that the person chose
+	w.want("news", "dee+news@example.com", "SEND")
+	if o := w.must(w.OptOutMailbox(w.ctx(), by, "", "dee@example.com")); !o.Created {
+		t.Error("a wider no is not written")
+	}
+	w.want("news", "dee+news@example.com", "OPTED_OUT_ALL")
+	w.confirm(w.subscribe(full("news", "dee+news@example.com"))) // its own later yes lifts it there, and there alone
+	w.want("news", "dee+news@example.com", "SEND")
+	w.want("receipts", "dee+news@example.com", "OPTED_OUT_ALL")
+	w.want("news", "dee+other@example.com", "OPTED_OUT_ALL")
+	w.reopen()
+	w.want("news", "ann+news@example.com", "OPTED_OUT_ALL")
+	st, err := w.Explain(w.ctx(), "", "ann+news@example.com")
+	if err != nil || len(st.Lines) != 1 || st.Lines[0].Kind != ledger.OptedOut {
+		t.Errorf("the story does not tell why: %+v, %v", st.Lines, err)
+	}
+}
