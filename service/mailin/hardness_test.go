@@ -234,6 +234,40 @@ func TestConnectionLimits(t *testing.T) {
 	t.Error("the place never became free")
 }
 
+// One network has its share of the memory for large messages; small ones need none of it.
+func TestLargeMessages(t *testing.T) {
+	o := newOffice(t, nil)
+	o.come("192.0.2.1:25")
+	large := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("a", 998)+"\r\n", 70)
+	var held []*line
+	for range 12 {
+		l := o.begun(t).say("354 DATA")
+		l.write(large)
+		held = append(held, l)
+	}
+	attempt := func(want string) bool {
+		l := o.begun(t).say("354 DATA")
+		l.write(large + ".\r\n")
+		return strings.HasPrefix(l.expect(""), want)
+	}
+	eventually := func(want string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); !attempt(want); {
+			if time.Now().After(end) {
+				t.Fatalf("a large message was never answered %s", want)
+			}
+		}
+	}
+	eventually("451 4.3.1") // when the server has read what the twelve sent
+	o.works(t)
+	o.come("198.51.100.1:25")
+	eventually("250")
+	o.come("192.0.2.77:25")
+	held[0].write(".\r\n")
+	held[0].expect("250")
+	eventually("250")
+}
+
 // A network that names too many recipients at once is asked to come again, and its mail is taken then.
 func TestRate(t *testing.T) {
 	now := time.Now()
