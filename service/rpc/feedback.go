@@ -19,6 +19,8 @@ type Message struct {
 	MailFrom, Helo string
 	Remote         netip.Addr // zero when it is not known
 	Key            uint32     // the API key that handed it in
+	// Truncated: Raw is only the beginning of a larger message.
+	Truncated bool
 }
 
 // Submitted is what became of a message for one recipient.
@@ -149,7 +151,7 @@ func (h *handlers) SubmitReport(ctx context.Context, r *optoutv1.SubmitReportReq
 	case len(r.Recipients) > maxEnvelope:
 		return nil, &ledger.Error{Kind: ledger.ErrTooManyItems, Field: "recipients", Problem: fmt.Sprintf("a message has at most %d", maxEnvelope), Remedy: "split them"}
 	}
-	m := &Message{Raw: r.Message, Recipients: r.Recipients, MailFrom: r.MailFrom, Helo: r.Helo, Key: caller(ctx).Number}
+	m := &Message{Raw: r.Message, Recipients: r.Recipients, MailFrom: r.MailFrom, Helo: r.Helo, Key: caller(ctx).Number, Truncated: r.Truncated}
 	if r.RemoteIp != "" {
 		var err error
 		if m.Remote, err = netip.ParseAddr(r.RemoteIp); err != nil {
