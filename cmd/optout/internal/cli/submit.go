@@ -181,8 +181,9 @@ type submission struct {
 	taken, failed, truncated uint64
 	// outcomes counts what became of the messages at each address.
 	outcomes map[optoutv1.SubmitOutcome]uint64
-	// inARow is how many messages the service could not record, one after the other.
+	// inARow is how many messages the service could not record, one after the other, and outage why not the last of them.
 	inARow int
+	outage error
 }
 
 // run hands messages in, some at once, and shows them in order. It ends at the first error that is not of one message alone.
@@ -237,12 +238,13 @@ func (s *submission) run(messages iter.Seq2[mailbox.Message, error]) error {
 // patience is how many messages in a row may fail for a reason of the service before the run ends.
 const patience = 3
 
-// ofOneMessage tells whether an error may be of this message alone, so that others are tried.
+// ofOneMessage tells whether an error may be of this message alone, so that others are tried. The client has repeated the call for
+// as long as --timeout says.
 func (s *submission) ofOneMessage(f *failure) bool {
-	switch f.Reason {
-	case "INVALID_FIELD", "TOO_MANY_ITEMS", "QUEUE_FULL":
+	switch {
+	case f.Code == "INVALID_ARGUMENT", f.Reason == "QUEUE_FULL":
 		return true
-	case "STORAGE_UNAVAILABLE", "INTERNAL":
+	case f.Code == "UNAVAILABLE", f.Code == "DEADLINE_EXCEEDED", f.Code == "INTERNAL", f.Code == "UNKNOWN":
 		s.inARow++
 		return s.inARow < patience
 	}
@@ -275,13 +277,16 @@ func (s *submission) show(h *handed) error {
 		}
 		s.failed++
 		line.Error = f
+		if s.inARow > 0 {
+			s.outage = h.err
+		}
 		if !s.json {
 			fmt.Fprintf(s.Stderr, "%s: %s\n", printable(h.where), printable(f.Message))
 			return nil
 		}
 	} else {
 		s.taken++
-		s.inARow = 0
+		s.inARow, s.outage = 0, nil
 		if h.truncated {
 			s.truncated++
 		}
@@ -301,8 +306,11 @@ func (s *submission) show(h *handed) error {
 	return nil
 }
 
-// tell sums up; messages that were not taken are a no.
+// tell sums up; messages that were not taken are a no, unless the service took none at all: that is an error.
 func (s *submission) tell() error {
+	if s.taken == 0 && s.outage != nil {
+		return s.outage
+	}
 	if !s.json {
 		s.summary(s.Stdout)
 	}
