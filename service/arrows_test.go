@@ -21,11 +21,13 @@ var allowed = map[string][]string{
 	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
 	"optout/service/link":     {},
 	"optout/service/keydir":   {},
-	"optout/service/report":   {},
+	"optout/service/report":   {"optout/service/link"},
 	"optout/service/words":    {"optout/service/link"},
 	"optout/service/receipt":  {},
+	"optout/service/provider": {},
 
 	// Adapters.
+	"optout/service/hooks":  {"optout/service/address", "optout/service/ledger", "optout/service/provider"},
 	"optout/service/anchor": {"optout/service/ledger"},
 	"optout/service/sqlite": {"optout/service/ledger"},
 	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
@@ -40,12 +42,13 @@ var allowed = map[string][]string{
 	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
 
 	// What tests of stores and adapters share.
-	"optout/service/mailtest":   {"optout/service/ledgertest"},
-	"optout/service/ledgertest": {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
+	"optout/service/providertest": {},
+	"optout/service/mailtest":     {"optout/service/ledgertest"},
+	"optout/service/ledgertest":   {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
 
 	// Where the parts meet.
-	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/hooks", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
+		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/provider", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                     {"optout/proto/optout/v1"},
 	"optout/client/clienttest":          {"optout/client", "optout/proto/optout/v1", "optout/service"},

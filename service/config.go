@@ -3,6 +3,7 @@ package service
 import (
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -16,7 +17,7 @@ type Config struct {
 	Store string
 
 	// GRPC, HTTP, Admin and SMTP are the addresses to listen on, host:port; port 0 picks a free one. An empty one is off
-	// (GRPC and HTTP must be on).
+	// (GRPC and HTTP must be on). SMTP may be unix:PATH, where LMTP (RFC 2033) is spoken.
 	GRPC, HTTP, Admin, SMTP string
 
 	// Inbound is what is done with mail that comes in.
@@ -25,6 +26,11 @@ type Config struct {
 	Gate GateConfig
 	// Milter is the mail filter for Postfix and Sendmail; off while it has no addresses.
 	Milter MilterConfig
+
+	// Providers is the path of the file that describes email service providers; empty for none.
+	Providers string
+	// ProvidersClient reaches their APIs; nil means one of its own.
+	ProvidersClient *http.Client
 
 	// PublicURL is the base of every link; never taken from a request.
 	PublicURL string

@@ -36,7 +36,7 @@ func (s *Service) listen(secure bool) error {
 		if l.name == "submissions" && !secure {
 			return fmt.Errorf("%s needs --tls-cert and --tls-key: it begins with TLS", l.flag)
 		}
-		if path, ok := strings.CutPrefix(l.addr, "unix:"); ok && plainOnly(l.name) {
+		if path, ok := strings.CutPrefix(l.addr, unixPrefix); ok && (plainOnly(l.name) || l.name == "smtp") {
 			n, err := listenUnix(path)
 			if err != nil {
 				return fmt.Errorf("%s: %w", l.flag, err)
@@ -61,6 +61,9 @@ func (s *Service) listen(secure bool) error {
 	}
 	return nil
 }
+
+// unixPrefix begins the address of a unix socket. Mail in speaks LMTP there.
+const unixPrefix = "unix:"
 
 // plainOnly tells the protocols that know no TLS.
 func plainOnly(name string) bool {

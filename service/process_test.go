@@ -43,6 +43,10 @@ func TestMain(m *testing.M) {
 		sinkProcess() // the server behind the gate, run in a process of its own
 		return
 	}
+	if os.Getenv(eagerEnv) != "" {
+		eagerProcess() // the control of the flood, run in a process of its own
+		return
+	}
 	if os.Getenv(controlEnv) != "" {
 		controlWriter() // the control of the power-cut test, run in a process of its own
 		return

@@ -21,6 +21,7 @@ import (
 
 	"optout/service/address"
 	"optout/service/anchor"
+	"optout/service/hooks"
 	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
@@ -63,6 +64,7 @@ type Service struct {
 	smtp   *mailin.Server
 	gate   *mailgate.Server
 	filter *milter.Server
+	hooks  *hooks.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -171,28 +173,29 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	if err := s.newIntake(); err != nil {
+	if err := errors.Join(s.newIntake(), s.newProviders()); err != nil {
 		return err
 	}
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
-		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Submit: s.submit, Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
+		RotateLinkKey: s.rotateLinkKey, Backup: s.backup, Submit: s.submit, Providers: s.providers(), Random: cfg.Random, Now: cfg.Now, Log: s.log, TLS: tlsMutual,
 		Observe: s.meters.rpc})
 	if err != nil {
 		return err
 	}
 	pages := web.New(web.Options{Ledger: s.ledger, Ring: s.ring.Load, TrustedProxies: proxies, Now: cfg.Now, Log: s.log,
 		Observe: s.meters.web})
+	public := s.withWebhooks(pages)
 	api := s.grpc.JSON(cfg.TLSClientCA != "")
 	s.http = web.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, rpc.JSONPrefix) {
 			api.ServeHTTP(w, r)
 			return
 		}
-		pages.ServeHTTP(w, r)
+		public.ServeHTTP(w, r)
 	}), optionalCertificates(tlsServer, tlsMutual), s.log)
 	s.admin = web.Server(s.adminHandler(), tlsMutual, s.log)
 	if cfg.SMTP != "" {
-		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), TLS: tlsServer, Log: s.log})
+		s.smtp = mailin.New(mailin.Options{Intake: s.intake, Hostname: hostname(cfg), LMTP: strings.HasPrefix(cfg.SMTP, unixPrefix), TLS: tlsServer, Log: s.log})
 	}
 	if err := s.newGate(tlsServer); err != nil {
 		return err
@@ -269,9 +272,12 @@ func (s *Service) Run(ctx context.Context) error {
 		serve("milter-local", func(l net.Listener) error { return s.filter.Serve(l, true) })
 		serve("socketmap", s.filter.ServeMap)
 	}
-	background, stop := context.WithCancel(context.Background())
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving.Go(func() { s.intake.Run(background) })
+	if s.hooks != nil {
+		serving.Go(func() { s.hooks.Run(background) })
+	}
 	s.grpc.SetServing(true)
 	s.log.Info("serving", "grpc", s.addresses.GRPC, "http", s.addresses.HTTP, "admin", s.addresses.Admin, "smtp", s.addresses.SMTP, "gate", s.addresses.Gate, "milter", s.addresses.Milter, "ledger", s.ledger.ID())
 
@@ -338,6 +344,9 @@ func (s *Service) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		errs = append(errs, s.gate.Close(ctx))
+	}
+	if s.hooks != nil {
+		errs = append(errs, s.hooks.Close())
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())

@@ -52,7 +52,9 @@ type Options struct {
 type Intake struct {
 	o         Options
 	reporters map[string]bool
-	replies   chan reply
+	// held is how many messages were held when that was last told; Run's alone.
+	held    int
+	replies chan reply
 }
 
 // New makes the intake.
@@ -103,10 +105,12 @@ func (in *Intake) decideDue(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		in.o.Log.Error("what is due in the review queue could not be decided; it is tried again", "error", err)
 	}
-	if s := in.o.Ledger.QueueStats(); s.Held > 0 {
+	s := in.o.Ledger.QueueStats()
+	if s.Held > in.held {
 		in.o.Log.Warn("messages are held in the review queue: too many came at once, or hard bounces of a domain jumped", "held", s.Held, "storms", s.Storms,
 			"remedy", "see \"optout queue list --held\"")
 	}
+	in.held = s.Held
 }
 
 func (in *Intake) clean() {

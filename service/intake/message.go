@@ -44,7 +44,11 @@ func (m *message) whole() bool { return m.Size <= int64(len(m.Raw)) }
 // auth tells who wrote the message.
 func (m *message) auth(ctx context.Context, c *mailauth.Checker) *mailauth.Verdict {
 	if m.verdict == nil {
-		v := c.Check(ctx, mailauth.Envelope{Remote: m.envelope.Remote, Helo: m.envelope.Helo, MailFrom: m.envelope.MailFrom}, m.Raw)
+		e := mailauth.Envelope{Remote: m.envelope.Remote.Unmap(), Helo: m.envelope.Helo, MailFrom: m.envelope.MailFrom}
+		if e.Remote.IsLoopback() {
+			e.Remote = netip.Addr{} // a server of our own brought it: what host it came from is not known here
+		}
+		v := c.Check(ctx, e, m.Raw)
 		if !m.whole() && v.Result == mailauth.Disproved {
 			v.Result = mailauth.Unproved // a signature cannot be checked against a part
 		}

@@ -108,7 +108,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 	v := m.auth(ctx, in.o.Auth)
 	by.Evidence["authentication"] = short(v.Detail)
 	by.Evidence["from"] = short(m.words().From)
-	if token != nil && sure && in.listed(v, m) {
+	if token != nil && sure && in.listed(v) {
 		by.Mailing, by.RequestID = token.mailing, m.requestID("complaint", token.to.Key)
 		o, err := in.o.Ledger.Complain(ctx, by, token.to)
 		return recorded(Complaint, o, "signed by a listed reporter", err)
@@ -134,10 +134,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 }
 
 // listed reports whether a listed reporter signed the message: by DKIM, aligned with the address in From.
-func (in *Intake) listed(v *mailauth.Verdict, m *message) bool {
-	from := lower(m.words().From)
-	if v.Result != mailauth.Proved || v.By != "dkim" || from == "" {
-		return false
-	}
-	return in.reporters[from] || in.reporters[domainOf(from)]
+func (in *Intake) listed(v *mailauth.Verdict) bool {
+	from := lower(v.From)
+	return v.Result == mailauth.Proved && v.By == "dkim" && (in.reporters[from] || in.reporters[domainOf(from)])
 }

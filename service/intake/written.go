@@ -88,8 +88,8 @@ func (in *Intake) writer(ctx context.Context, b *box, m *message) writer {
 	}
 	v := m.auth(ctx, in.o.Auth)
 	switch {
-	case v.Result == mailauth.Proved && m.words().From != "" && in.toUs(v, b, m):
-		w.source = "address " + lower(m.words().From)
+	case v.Result == mailauth.Proved && lower(v.From) == lower(m.words().From) && in.toUs(v, b, m): // two readers, one address
+		w.source = "address " + lower(v.From)
 	case v.Result == mailauth.Disproved:
 		w.doubt = ledger.DoubtForged
 	default: // also when DNS does not answer: who opts out must not depend on it

@@ -5,49 +5,85 @@ package mailin
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
 )
 
-// Options are what the server needs.
+// Options are what the server needs. Intake, Hostname and Log are required.
 type Options struct {
 	// Intake knows the addresses and takes the messages.
 	Intake Intake
 	// Hostname is said in greetings.
 	Hostname string
-	// TLS offers STARTTLS; nil does not.
-	TLS *tls.Config
+	// LMTP speaks LMTP (RFC 2033) in place of SMTP: behind the final dot each recipient has an answer of its own.
+	LMTP bool
+	// TLS offers STARTTLS (RFC 3207); nil does not.
+	TLS    *tls.Config
+	Limits Limits
+	// Now is the clock of the rates; nil means the wall clock.
+	Now func() time.Time
 	Log *slog.Logger
 }
 
-// Limits. RFC 5321 section 4.5.3.1 asks for at least 64 KiB and 100 recipients.
+// Limits bound what clients may take. Zero values mean the defaults. What is over a limit is asked to come again later, never
+// refused for good: an opt-out that is refused is lost.
+type Limits struct {
+	// Connections at once; 500 by default. One network (an IPv4 /24 or IPv6 /48) may have a fifth of them. Loopback and unix
+	// sockets have no such share: there is our own mail server.
+	Connections int
+	// Rate is how many recipients one network may name a second, with bursts of ten seconds' worth; 200 by default. A provider sends
+	// the mail of all its users from a few networks. Loopback and unix sockets have no such limit.
+	Rate int
+	// Idle is how long the server waits for the next octet; 5 minutes by default (RFC 5321 section 4.5.3.2.7). While more than half
+	// of the connections are in use it waits a thirtieth of that, so that nobody holds them all by being slow.
+	Idle time.Duration
+	// Work is how long a session may last from its beginning, or from the last message that was taken, to the next one; 10 minutes
+	// by default, and a tenth of that while more than half of the connections are in use.
+	Work time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Connections == 0 {
+		l.Connections = 500
+	}
+	if l.Rate == 0 {
+		l.Rate = 200
+	}
+	if l.Idle == 0 {
+		l.Idle = 5 * time.Minute
+	}
+	if l.Work == 0 {
+		l.Work = 10 * time.Minute
+	}
+	return l
+}
+
+// Limits that no installation needs otherwise. RFC 5321 section 4.5.3.1 asks for at least 64 KiB and 100 recipients.
 const (
 	maxMessage    = 30 << 20
 	maxRecipients = 100
-	maxLine       = 2000
-	readTimeout   = time.Minute
-	writeTimeout  = time.Minute
+	// maxLine is the longest line that is read, of a command or a message. RFC 5321 section 4.5.3.1.6 allows 1000 octets; some mail
+	// programs write more, and their users want to opt out too.
+	maxLine = 64 << 10
+	// maxFaults is how many unknown recipients and refused messages a session may have before it is ended.
+	maxFaults    = 20
+	writeTimeout = time.Minute
 	// openTimeout is how long the answer to a recipient may take.
 	openTimeout = 10 * time.Second
 	// commitTimeout is how long the answer to the final dot waits for the opt-outs to be durable.
 	commitTimeout = 30 * time.Second
-	// maxConnections at once.
-	maxConnections = 500
 )
 
-// Server is an SMTP server for unsubscribe mail.
+// Server is an SMTP or LMTP server.
 type Server struct {
 	smtp *smtp.Server
+	door *door
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -56,13 +92,17 @@ type Server struct {
 
 // New makes the server.
 func New(o Options) *Server {
-	s := smtp.NewServer(&backend{o})
-	s.Domain = o.Hostname
-	s.TLSConfig = o.TLS
-	s.ReadTimeout, s.WriteTimeout = readTimeout, writeTimeout
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Limits = o.Limits.withDefaults()
+	d := newDoor(o.Limits, o.Now)
+	s := smtp.NewServer(&backend{Options: o, door: d, large: make(chan struct{}, maxLarge)})
+	s.Domain, s.LMTP, s.TLSConfig = o.Hostname, o.LMTP, o.TLS
+	s.WriteTimeout = writeTimeout // how long is read, the door says
 	s.MaxMessageBytes, s.MaxRecipients, s.MaxLineLength = maxMessage, maxRecipients, maxLine
 	s.ErrorLog = slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
-	return &Server{smtp: s}
+	return &Server{smtp: s, door: d}
 }
 
 // Serve answers on l until the server is closed.
@@ -74,7 +114,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	s.listeners = append(s.listeners, l)
 	s.mu.Unlock()
-	err := s.smtp.Serve(limited(l, maxConnections))
+	err := s.smtp.Serve(&doorListener{l, s.door})
 	if errors.Is(err, smtp.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -95,176 +135,4 @@ func (s *Server) Close() error {
 		return s.smtp.Close()
 	}
 	return nil
-}
-
-type backend struct{ Options }
-
-// NewSession begins a session.
-func (b *backend) NewSession(c *smtp.Conn) (smtp.Session, error) {
-	s := &session{b: b, conn: c}
-	if a, ok := c.Conn().RemoteAddr().(*net.TCPAddr); ok {
-		s.remote = a.AddrPort().Addr().Unmap()
-	}
-	return s, nil
-}
-
-// session is one connection's; the library calls it from one goroutine.
-type session struct {
-	b      *backend
-	conn   *smtp.Conn
-	remote netip.Addr
-
-	envelope *Envelope
-	boxes    []Box
-}
-
-func refuse(code int, enhanced smtp.EnhancedCode, text string) error {
-	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}
-}
-
-// Reset begins a new transaction.
-func (s *session) Reset() { s.envelope, s.boxes = nil, nil }
-
-// Logout ends the session.
-func (s *session) Logout() error { return nil }
-
-// Mail takes any sender, also the empty one: who forwards or bounces such mail is nobody's proof of anything, and to
-// lose an opt-out is worse than to take one from a robot that was given the address.
-func (s *session) Mail(from string, _ *smtp.MailOptions) error {
-	_, encrypted := s.conn.TLSConnectionState()
-	s.envelope = &Envelope{Remote: s.remote, Helo: s.conn.Hostname(), MailFrom: from, TLS: encrypted}
-	return nil
-}
-
-// Rcpt takes the addresses that the intake knows and refuses every other at once.
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
-	defer cancel()
-	box, err := s.b.Intake.Open(ctx, s.envelope, to)
-	if errors.Is(err, ErrNoSuchAddress) {
-		return refuse(550, smtp.EnhancedCode{5, 1, 1}, ErrNoSuchAddress.Error())
-	}
-	if err != nil {
-		return answer(err)
-	}
-	s.boxes = append(s.boxes, box)
-	return nil
-}
-
-// Data reads the message and answers when the intake has it durable and in force for every recipient.
-func (s *session) Data(r io.Reader) error {
-	results, err := s.take(r)
-	if err != nil {
-		return err
-	}
-	var refused error
-	for _, err := range results {
-		switch e := answer(err); {
-		case e == nil:
-		case temporary(e):
-			return e
-		default:
-			refused = e
-		}
-	}
-	return refused
-}
-
-func (s *session) take(r io.Reader) ([]error, error) {
-	m, err := read(r)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
-	return s.b.Intake.Take(ctx, s.envelope, s.boxes, m), nil
-}
-
-// answer is what a sender is told of an intake's error; nil for nil.
-func answer(err error) error {
-	if err == nil {
-		return nil
-	}
-	if refused := (*Refused)(nil); errors.As(err, &refused) {
-		return refuse(550, smtp.EnhancedCode{5, 7, 1}, printable(refused.Text))
-	}
-	return refuse(451, smtp.EnhancedCode{4, 3, 0}, "the request could not be saved, please try again later")
-}
-
-func temporary(err error) bool {
-	e, ok := err.(*smtp.SMTPError)
-	return ok && e.Temporary()
-}
-
-var errOctets = refuse(550, smtp.EnhancedCode{5, 6, 0}, "the message holds bare CR, bare LF or NUL (RFC 5321 section 2.3.8)")
-
-// read reads a whole message and keeps its beginning. It refuses octets that could be read in two ways.
-func read(r io.Reader) (*Message, error) {
-	m, digest := &Message{}, sha256.New()
-	var last byte
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
-		for _, c := range buf[:n] {
-			if c == 0 || (c == '\n') != (last == '\r') {
-				return nil, errOctets
-			}
-			last = c
-		}
-		digest.Write(buf[:n])
-		m.Size += int64(n)
-		m.Raw = append(m.Raw, buf[:min(n, Kept-len(m.Raw))]...)
-		switch {
-		case err == io.EOF && last == '\r':
-			return nil, errOctets
-		case err == io.EOF:
-			digest.Sum(m.Digest[:0])
-			return m, nil
-		case err != nil:
-			return nil, err
-		}
-	}
-}
-
-// printable makes a text fit for a line of an answer.
-func printable(s string) string {
-	s = strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f {
-			return -1
-		}
-		return c
-	}, s)
-	return s[:min(len(s), 250)]
-}
-
-// limited bounds how many connections are open at once; more wait in the kernel.
-func limited(l net.Listener, n int) net.Listener {
-	return &limitedListener{l, make(chan struct{}, n)}
-}
-
-type limitedListener struct {
-	net.Listener
-	open chan struct{}
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	l.open <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-		return nil, err
-	}
-	return &limitedConn{Conn: c, open: l.open}, nil
-}
-
-type limitedConn struct {
-	net.Conn
-	open chan struct{}
-	once sync.Once
-}
-
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.open })
-	return err
 }

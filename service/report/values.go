@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"optout/service/link"
 )
 
 // typedAddress reads "rfc822; ann@example.com" (RFC 3464 section 2.1.2), also of type utf-8 with its escapes (RFC 6533 section 3).
@@ -102,9 +104,6 @@ func oneLine(s string) string {
 	return s
 }
 
-// tokenForm is a signed token where it stands in a link or an address of ours.
-var tokenForm = regexp.MustCompile(`(?i)(?:/[a-z]/|\b[a-z]-)([a-z2-7]{61})(?:[^a-z0-9]|$)`)
-
 const maxTokens = 20
 
 // returned reads the header of the original message.
@@ -115,13 +114,6 @@ func returned(raw []byte) (out Returned) {
 	if len(out.MessageID) > 998 {
 		out.MessageID = ""
 	}
-	seen := map[string]bool{}
-	for _, m := range tokenForm.FindAllSubmatch(bytes.ReplaceAll(bytes.ReplaceAll(head, []byte("\r\n "), nil), []byte("\n "), nil), -1) {
-		t := strings.ToLower(string(m[1]))
-		if !seen[t] && len(out.Tokens) < maxTokens {
-			seen[t] = true
-			out.Tokens = append(out.Tokens, t)
-		}
-	}
+	out.Tokens = link.FindTokens(head, maxTokens)
 	return out
 }

@@ -26,6 +26,7 @@ var (
 	errTopic           = errors.New("topic not allowed")
 	errBusy            = errors.New("busy")
 	errBackupTarget    = errors.New("backup target")
+	errProvider        = errors.New("provider")
 	// errTooSlow is why a call ends that its caller would have let go on.
 	errTooSlow = errors.New("too slow")
 
@@ -86,6 +87,7 @@ var table = []row{
 	{errTopic, codes.PermissionDenied, optoutv1.ErrorReason_ERROR_REASON_TOPIC_NOT_ALLOWED, "", ""},
 	{errBusy, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_OVERLOADED, "another call of this kind is running", "repeat the call later"},
 	{errBackupTarget, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_BACKUP_TARGET, "", ""},
+	{errProvider, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_PROVIDER, "", ""},
 	{errTooSlow, codes.Unavailable, optoutv1.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, "no answer within " + unaryTimeout.String() + ": the outcome of a write is unknown", "repeat the call"},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded, optoutv1.ErrorReason_ERROR_REASON_DEADLINE_PASSED, "the caller's deadline passed: the outcome of a write is unknown", "repeat the call, with more time"},

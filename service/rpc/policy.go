@@ -77,6 +77,9 @@ var policy = map[string][]ledger.Role{
 	"/optout.v1.AdminService/RotateLinkKey":         {admin},
 	"/optout.v1.AdminService/ListLinkKeys":          {operator, auditor, admin},
 	"/optout.v1.AdminService/Backup":                {admin},
+	"/optout.v1.AdminService/ListProviders":         {operator, auditor, admin},
+	"/optout.v1.AdminService/SyncProvider":          {operator, admin},
+	"/optout.v1.AdminService/GetProviderDrift":      {operator, auditor, admin},
 
 	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      anyRole,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": anyRole,

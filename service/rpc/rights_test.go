@@ -42,6 +42,7 @@ var rights = map[string]string{
 	"AdminService/CreateTopic": "a", "AdminService/UpdateTopic": "a", "AdminService/ListTopics": "mcfspoua", "AdminService/BlockDomain": "oa",
 	"AdminService/UnblockDomain": "oa", "AdminService/ImportWirelessDomains": "oa", "AdminService/ListDomainRules": "oua", "AdminService/CreateApiKey": "a",
 	"AdminService/ListApiKeys": "ua", "AdminService/UpdateApiKey": "a", "AdminService/RevokeApiKey": "a", "AdminService/RotateLinkKey": "a", "AdminService/ListLinkKeys": "oua", "AdminService/Backup": "a",
+	"AdminService/ListProviders": "oua", "AdminService/SyncProvider": "oa", "AdminService/GetProviderDrift": "oua",
 }
 
 var letters = map[string]optoutv1.Role{"m": optoutv1.Role_ROLE_MAILER, "c": optoutv1.Role_ROLE_COLLECTOR, "f": optoutv1.Role_ROLE_FEEDBACK, "s": optoutv1.Role_ROLE_SUPPORT,

@@ -46,9 +46,11 @@ type Options struct {
 	Backup func(ctx context.Context, dir string, withKeys bool, progress func(copied, total uint64)) (ledger.Position, ledger.Hash, error)
 	// Submit takes a message as if it had come by SMTP.
 	Submit func(ctx context.Context, m *Message) ([]Submitted, error)
-	Random io.Reader
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Providers are the email service providers; nil when none is configured.
+	Providers Providers
+	Random    io.Reader
+	Now       func() time.Time
+	Log       *slog.Logger
 	// TLS is nil for plaintext.
 	TLS *tls.Config
 	// Observe takes the time of each call, for metrics; may be nil.

@@ -5,7 +5,18 @@
 // Only the person's own words count. What they quote, what their mail program or their employer adds, and our own footer, which
 // says "unsubscribe" in ten languages, are taken off first. Precision goes before recall: what is not clearly a demand to stop
 // is for a person to read.
+//
+// A message is read in four steps: its parts become text (message.go, html.go), quotations and the like go (quote.go), the rest
+// becomes words (token.go), and each language's phrases say what these ask for (judge.go). Phrases are data: another language is
+// another file in languages.
 package words
+
+import (
+	"strings"
+	"unicode"
+
+	"optout/service/link"
+)
 
 // Meaning is what a person's own words ask for.
 type Meaning uint8
@@ -18,7 +29,7 @@ const (
 	Stop
 	// Perhaps: speaks of stopping, but is long, doubtful, negated, or asks something besides: for a person to decide.
 	Perhaps
-	// Empty: no words of their own. Mail programs that press a mailto link send such.
+	// Empty: no words of their own and nothing else either. Mail programs that press a mailto link send such.
 	Empty
 )
 
@@ -29,6 +40,7 @@ func (m Meaning) String() string {
 
 // Reading is a message as read.
 type Reading struct {
+	// Meaning is Other whenever Automatic is set: nobody wrote those words.
 	Meaning Meaning
 	// Language is the BCP 47 tag of the language whose phrase decided; "" when none did.
 	Language string
@@ -53,10 +65,105 @@ type Reading struct {
 	Tokens []string
 }
 
-// MaxMessage is how many octets of a message are looked at.
-const MaxMessage = 1 << 20
+// Limits of what is read.
+const (
+	// MaxMessage is how many octets of a message are looked at.
+	MaxMessage = 1 << 20
+	maxDepth   = 8
+	maxParts   = 100
+	maxHeader  = 256 << 10 // octets of one entity's header
+	maxText    = 256 << 10 // octets of text, all parts together
+
+	maxSubject    = 250  // characters
+	maxOwn        = 2000 // characters
+	maxRecipients = 100
+	maxTokens     = 20
+)
 
 // Read reads a message, of which at most MaxMessage octets are looked at. It never fails: what cannot be read is Other.
 func Read(raw []byte) *Reading {
-	return &Reading{}
+	m := openMessage(raw[:min(len(raw), MaxMessage)])
+	r := &Reading{
+		From:       m.header.from(),
+		Subject:    oneLine(m.header.text("Subject"), maxSubject),
+		MessageID:  m.header.messageID(),
+		Recipients: m.header.recipients(),
+		Tokens:     m.tokens(),
+	}
+	plain := ownWords(m.root.render(false))
+	r.Own = printable(plain, maxOwn)
+	if r.Automatic, r.Why = automatic(m.header, m.root.media, r.Subject); r.Automatic {
+		return r
+	}
+	r.Meaning, r.Language = decide(m, r, plain)
+	return r
+}
+
+// decide weighs the subject and the body.
+func decide(m *mail, r *Reading, plain string) (Meaning, string) {
+	d := dictionaries()
+	body := d.judge(plain, r.From)
+	if other := ownWords(m.root.render(true)); other != plain {
+		// Programs make the plain part from the HTML. Where the two do not say the same, neither is clear.
+		if b := d.judge(other, r.From); b.meaning != body.meaning {
+			body = doubtful(body, b)
+		}
+	}
+	subject := d.judgeSubject(r.Subject, r.From, m.header.has("In-Reply-To") || m.header.has("References"))
+	v := weigh(subject, body)
+	switch {
+	case m.incomplete && (v.meaning == Stop || v.meaning == Empty && v.language != ""):
+		v.meaning = Perhaps // what was not read may have said otherwise
+	case v.meaning == Empty && (m.incomplete || m.attachments):
+		v.meaning = Other
+	case v.meaning == neutral:
+		v.meaning = Other
+	}
+	return v.meaning, v.language
+}
+
+// tokens finds what has the form of a token: in the fields that name the message answered, then in the body.
+func (m *mail) tokens() []string {
+	var all []string
+	for _, text := range [][]byte{[]byte(m.header.text("In-Reply-To")), []byte(m.header.text("References")), m.seen} {
+		for _, t := range link.FindTokens(text, maxTokens) {
+			if len(all) < maxTokens && !contains(all, t) {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+func contains(all []string, s string) bool {
+	for _, x := range all {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// oneLine makes a text one printable line of at most limit characters.
+func oneLine(s string, limit int) string {
+	return strings.Join(strings.Fields(printable(s, limit)), " ")
+}
+
+// printable takes away what does not print, above all what turns the direction of writing or hides text, and what is beyond
+// limit characters. Lines stay.
+func printable(s string, limit int) string {
+	var b strings.Builder
+	for _, c := range s {
+		switch {
+		case c == '\t':
+			c = ' '
+		case c != '\n' && !unicode.IsGraphic(c):
+			continue
+		}
+		if limit--; limit < 0 {
+			break
+		}
+		b.WriteRune(c)
+	}
+	return strings.TrimSpace(b.String())
 }

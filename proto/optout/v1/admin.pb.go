@@ -262,6 +262,59 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_optout_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
+// DriftSide says which side does not mail an address.
+type DriftSide int32
+
+const (
+	// Not a side.
+	DriftSide_DRIFT_SIDE_UNSPECIFIED DriftSide = 0
+	// The ledger denies it and it is not on the provider's lists.
+	DriftSide_DRIFT_SIDE_HERE_ONLY DriftSide = 1
+	// It is on a list of the provider and nothing on the ledger denies it.
+	DriftSide_DRIFT_SIDE_THERE_ONLY DriftSide = 2
+)
+
+// Enum value maps for DriftSide.
+var (
+	DriftSide_name = map[int32]string{
+		0: "DRIFT_SIDE_UNSPECIFIED",
+		1: "DRIFT_SIDE_HERE_ONLY",
+		2: "DRIFT_SIDE_THERE_ONLY",
+	}
+	DriftSide_value = map[string]int32{
+		"DRIFT_SIDE_UNSPECIFIED": 0,
+		"DRIFT_SIDE_HERE_ONLY":   1,
+		"DRIFT_SIDE_THERE_ONLY":  2,
+	}
+)
+
+func (x DriftSide) Enum() *DriftSide {
+	p := new(DriftSide)
+	*p = x
+	return p
+}
+
+func (x DriftSide) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DriftSide) Descriptor() protoreflect.EnumDescriptor {
+	return file_optout_v1_admin_proto_enumTypes[4].Descriptor()
+}
+
+func (DriftSide) Type() protoreflect.EnumType {
+	return &file_optout_v1_admin_proto_enumTypes[4]
+}
+
+func (x DriftSide) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DriftSide.Descriptor instead.
+func (DriftSide) EnumDescriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
 // Sender is an organisation or brand in whose name mail goes out.
 type Sender struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2953,6 +3006,744 @@ func (x *BackupResponse) GetRootHash() []byte {
 	return nil
 }
 
+// ListProvidersRequest names the sender.
+type ListProvidersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender; empty means "default".
+	Sender        string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProvidersRequest) Reset() {
+	*x = ListProvidersRequest{}
+	mi := &file_optout_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProvidersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProvidersRequest) ProtoMessage() {}
+
+func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProvidersRequest.ProtoReflect.Descriptor instead.
+func (*ListProvidersRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListProvidersRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+// ListProvidersResponse lists them in the order of the configuration.
+type ListProvidersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The providers.
+	Providers     []*Provider `protobuf:"bytes,1,rep,name=providers,proto3" json:"providers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProvidersResponse) Reset() {
+	*x = ListProvidersResponse{}
+	mi := &file_optout_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProvidersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProvidersResponse) ProtoMessage() {}
+
+func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
+func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListProvidersResponse) GetProviders() []*Provider {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
+}
+
+// Provider is an email service provider whose webhooks are taken, whose lists are read, or to which opt-outs are pushed. Counts are
+// since the service's start.
+type Provider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id in the configuration.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// ses, sendgrid, mailgun, postmark or generic.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The sender.
+	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	// What an unsubscribe covers: ALL, COMMERCIAL, or the name of a topic.
+	Scope string `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	// The path of its webhook below the public URL; empty when it has none.
+	WebhookPath string `protobuf:"bytes,5,opt,name=webhook_path,json=webhookPath,proto3" json:"webhook_path,omitempty"`
+	// Its lists are read this often, in seconds; 0: only by SyncProvider.
+	PollSeconds uint32 `protobuf:"varint,6,opt,name=poll_seconds,json=pollSeconds,proto3" json:"poll_seconds,omitempty"`
+	// It has an API, so that it can be synced and compared.
+	Api bool `protobuf:"varint,7,opt,name=api,proto3" json:"api,omitempty"`
+	// Opt-outs are pushed to it.
+	Push bool `protobuf:"varint,8,opt,name=push,proto3" json:"push,omitempty"`
+	// Entries that it told of.
+	Recorded uint64 `protobuf:"varint,9,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// When a webhook was taken last.
+	LastEventAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_event_at,json=lastEventAt,proto3" json:"last_event_at,omitempty"`
+	// What was said last about the webhook itself, such as that it was unsubscribed.
+	LastControl string `protobuf:"bytes,11,opt,name=last_control,json=lastControl,proto3" json:"last_control,omitempty"`
+	// When its lists were last read to the end.
+	LastPollAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_poll_at,json=lastPollAt,proto3" json:"last_poll_at,omitempty"`
+	// Why reading them failed; empty when it did not.
+	PollError string `protobuf:"bytes,13,opt,name=poll_error,json=pollError,proto3" json:"poll_error,omitempty"`
+	// When pushing was last up to date.
+	LastPushAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_push_at,json=lastPushAt,proto3" json:"last_push_at,omitempty"`
+	// Why pushing failed; empty when it did not.
+	PushError string `protobuf:"bytes,15,opt,name=push_error,json=pushError,proto3" json:"push_error,omitempty"`
+	// The position that pushing has reached.
+	PushedTo uint64 `protobuf:"varint,16,opt,name=pushed_to,json=pushedTo,proto3" json:"pushed_to,omitempty"`
+	// Entries of the ledger after that position.
+	Behind uint64 `protobuf:"varint,17,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Addresses that were put on its list.
+	Pushed uint64 `protobuf:"varint,18,opt,name=pushed,proto3" json:"pushed,omitempty"`
+	// Addresses that it did not take.
+	Refused uint64 `protobuf:"varint,19,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Opt-outs that could not be pushed, because only the key of the address is known.
+	Unknown       uint64 `protobuf:"varint,20,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Provider) Reset() {
+	*x = Provider{}
+	mi := &file_optout_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Provider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Provider) ProtoMessage() {}
+
+func (x *Provider) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Provider.ProtoReflect.Descriptor instead.
+func (*Provider) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Provider) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Provider) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Provider) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Provider) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Provider) GetWebhookPath() string {
+	if x != nil {
+		return x.WebhookPath
+	}
+	return ""
+}
+
+func (x *Provider) GetPollSeconds() uint32 {
+	if x != nil {
+		return x.PollSeconds
+	}
+	return 0
+}
+
+func (x *Provider) GetApi() bool {
+	if x != nil {
+		return x.Api
+	}
+	return false
+}
+
+func (x *Provider) GetPush() bool {
+	if x != nil {
+		return x.Push
+	}
+	return false
+}
+
+func (x *Provider) GetRecorded() uint64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *Provider) GetLastEventAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastEventAt
+	}
+	return nil
+}
+
+func (x *Provider) GetLastControl() string {
+	if x != nil {
+		return x.LastControl
+	}
+	return ""
+}
+
+func (x *Provider) GetLastPollAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastPollAt
+	}
+	return nil
+}
+
+func (x *Provider) GetPollError() string {
+	if x != nil {
+		return x.PollError
+	}
+	return ""
+}
+
+func (x *Provider) GetLastPushAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastPushAt
+	}
+	return nil
+}
+
+func (x *Provider) GetPushError() string {
+	if x != nil {
+		return x.PushError
+	}
+	return ""
+}
+
+func (x *Provider) GetPushedTo() uint64 {
+	if x != nil {
+		return x.PushedTo
+	}
+	return 0
+}
+
+func (x *Provider) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *Provider) GetPushed() uint64 {
+	if x != nil {
+		return x.Pushed
+	}
+	return 0
+}
+
+func (x *Provider) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Provider) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+// SyncProviderRequest names the provider.
+type SyncProviderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender; empty means "default".
+	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
+	// The provider's id.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Read the lists from the beginning, not only what is new.
+	Full          bool `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncProviderRequest) Reset() {
+	*x = SyncProviderRequest{}
+	mi := &file_optout_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncProviderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncProviderRequest) ProtoMessage() {}
+
+func (x *SyncProviderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncProviderRequest.ProtoReflect.Descriptor instead.
+func (*SyncProviderRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SyncProviderRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *SyncProviderRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SyncProviderRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+// SyncProviderResponse tells progress, and at last that it is done.
+type SyncProviderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The list that is being read; empty while opt-outs are pushed.
+	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	// Addresses of the list read so far.
+	Read uint64 `protobuf:"varint,2,opt,name=read,proto3" json:"read,omitempty"`
+	// Of them, those that became entries.
+	Recorded uint64 `protobuf:"varint,3,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// Of the list, those that could not be read.
+	Unreadable uint64 `protobuf:"varint,4,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	// Addresses put on the provider's list.
+	Pushed uint64 `protobuf:"varint,5,opt,name=pushed,proto3" json:"pushed,omitempty"`
+	// Addresses that the provider did not take.
+	Refused uint64 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Opt-outs that could not be pushed, because only the key of the address is known.
+	Unknown uint64 `protobuf:"varint,7,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Set on the last message.
+	Done bool `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	// The ledger's head at the end. Set on the last message.
+	Position      *Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncProviderResponse) Reset() {
+	*x = SyncProviderResponse{}
+	mi := &file_optout_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncProviderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncProviderResponse) ProtoMessage() {}
+
+func (x *SyncProviderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncProviderResponse.ProtoReflect.Descriptor instead.
+func (*SyncProviderResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SyncProviderResponse) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *SyncProviderResponse) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetRecorded() uint64 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetUnreadable() uint64 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetPushed() uint64 {
+	if x != nil {
+		return x.Pushed
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *SyncProviderResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *SyncProviderResponse) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+// GetProviderDriftRequest names the provider.
+type GetProviderDriftRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender; empty means "default".
+	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
+	// The provider's id.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderDriftRequest) Reset() {
+	*x = GetProviderDriftRequest{}
+	mi := &file_optout_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderDriftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderDriftRequest) ProtoMessage() {}
+
+func (x *GetProviderDriftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderDriftRequest.ProtoReflect.Descriptor instead.
+func (*GetProviderDriftRequest) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *GetProviderDriftRequest) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *GetProviderDriftRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ProviderDrift is one address on which the two differ.
+type ProviderDrift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The side that does not mail it.
+	Side DriftSide `protobuf:"varint,1,opt,name=side,proto3,enum=optout.v1.DriftSide" json:"side,omitempty"`
+	// The address; shown to roles that see addresses in lists.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The ledger's reason, or the provider's list.
+	Why string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	// Since when.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderDrift) Reset() {
+	*x = ProviderDrift{}
+	mi := &file_optout_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderDrift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderDrift) ProtoMessage() {}
+
+func (x *ProviderDrift) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderDrift.ProtoReflect.Descriptor instead.
+func (*ProviderDrift) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ProviderDrift) GetSide() DriftSide {
+	if x != nil {
+		return x.Side
+	}
+	return DriftSide_DRIFT_SIDE_UNSPECIFIED
+}
+
+func (x *ProviderDrift) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ProviderDrift) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ProviderDrift) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+// GetProviderDriftResponse brings differences as they are found, and at last the sums.
+type GetProviderDriftResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Some differences.
+	Differences []*ProviderDrift `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Set on the last message.
+	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// Addresses that neither side mails. Set on the last message, as are the following.
+	Agreed uint64 `protobuf:"varint,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	// Differences of the side HERE_ONLY.
+	HereOnly uint64 `protobuf:"varint,4,opt,name=here_only,json=hereOnly,proto3" json:"here_only,omitempty"`
+	// Differences of the side THERE_ONLY.
+	ThereOnly uint64 `protobuf:"varint,5,opt,name=there_only,json=thereOnly,proto3" json:"there_only,omitempty"`
+	// Noes of the ledger that cannot be looked for, because only the key of the address is known.
+	Unknown uint64 `protobuf:"varint,6,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Addresses of the provider's lists that could not be read.
+	Unreadable uint64 `protobuf:"varint,7,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	// Addresses on the provider's lists.
+	Listed uint64 `protobuf:"varint,8,opt,name=listed,proto3" json:"listed,omitempty"`
+	// The head of the ledger that was compared.
+	Position      *Position `protobuf:"bytes,9,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProviderDriftResponse) Reset() {
+	*x = GetProviderDriftResponse{}
+	mi := &file_optout_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProviderDriftResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProviderDriftResponse) ProtoMessage() {}
+
+func (x *GetProviderDriftResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optout_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProviderDriftResponse.ProtoReflect.Descriptor instead.
+func (*GetProviderDriftResponse) Descriptor() ([]byte, []int) {
+	return file_optout_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GetProviderDriftResponse) GetDifferences() []*ProviderDrift {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *GetProviderDriftResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *GetProviderDriftResponse) GetAgreed() uint64 {
+	if x != nil {
+		return x.Agreed
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetHereOnly() uint64 {
+	if x != nil {
+		return x.HereOnly
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetThereOnly() uint64 {
+	if x != nil {
+		return x.ThereOnly
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetUnreadable() uint64 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetListed() uint64 {
+	if x != nil {
+		return x.Listed
+	}
+	return 0
+}
+
+func (x *GetProviderDriftResponse) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
 var File_optout_v1_admin_proto protoreflect.FileDescriptor
 
 const file_optout_v1_admin_proto_rawDesc = "" +
@@ -3150,7 +3941,74 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12/\n" +
 	"\bposition\x18\x04 \x01(\v2\x13.optout.v1.PositionR\bposition\x12\x1b\n" +
-	"\troot_hash\x18\x05 \x01(\fR\brootHash*~\n" +
+	"\troot_hash\x18\x05 \x01(\fR\brootHash\".\n" +
+	"\x14ListProvidersRequest\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\"J\n" +
+	"\x15ListProvidersResponse\x121\n" +
+	"\tproviders\x18\x01 \x03(\v2\x13.optout.v1.ProviderR\tproviders\"\x82\x05\n" +
+	"\bProvider\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\x12!\n" +
+	"\fwebhook_path\x18\x05 \x01(\tR\vwebhookPath\x12!\n" +
+	"\fpoll_seconds\x18\x06 \x01(\rR\vpollSeconds\x12\x10\n" +
+	"\x03api\x18\a \x01(\bR\x03api\x12\x12\n" +
+	"\x04push\x18\b \x01(\bR\x04push\x12\x1a\n" +
+	"\brecorded\x18\t \x01(\x04R\brecorded\x12>\n" +
+	"\rlast_event_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vlastEventAt\x12!\n" +
+	"\flast_control\x18\v \x01(\tR\vlastControl\x12<\n" +
+	"\flast_poll_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastPollAt\x12\x1d\n" +
+	"\n" +
+	"poll_error\x18\r \x01(\tR\tpollError\x12<\n" +
+	"\flast_push_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastPushAt\x12\x1d\n" +
+	"\n" +
+	"push_error\x18\x0f \x01(\tR\tpushError\x12\x1b\n" +
+	"\tpushed_to\x18\x10 \x01(\x04R\bpushedTo\x12\x16\n" +
+	"\x06behind\x18\x11 \x01(\x04R\x06behind\x12\x16\n" +
+	"\x06pushed\x18\x12 \x01(\x04R\x06pushed\x12\x18\n" +
+	"\arefused\x18\x13 \x01(\x04R\arefused\x12\x18\n" +
+	"\aunknown\x18\x14 \x01(\x04R\aunknown\"Q\n" +
+	"\x13SyncProviderRequest\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\"\x8b\x02\n" +
+	"\x14SyncProviderResponse\x12\x12\n" +
+	"\x04list\x18\x01 \x01(\tR\x04list\x12\x12\n" +
+	"\x04read\x18\x02 \x01(\x04R\x04read\x12\x1a\n" +
+	"\brecorded\x18\x03 \x01(\x04R\brecorded\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x04 \x01(\x04R\n" +
+	"unreadable\x12\x16\n" +
+	"\x06pushed\x18\x05 \x01(\x04R\x06pushed\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\x04R\arefused\x12\x18\n" +
+	"\aunknown\x18\a \x01(\x04R\aunknown\x12\x12\n" +
+	"\x04done\x18\b \x01(\bR\x04done\x12/\n" +
+	"\bposition\x18\t \x01(\v2\x13.optout.v1.PositionR\bposition\"A\n" +
+	"\x17GetProviderDriftRequest\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x97\x01\n" +
+	"\rProviderDrift\x12(\n" +
+	"\x04side\x18\x01 \x01(\x0e2\x14.optout.v1.DriftSideR\x04side\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc1\x02\n" +
+	"\x18GetProviderDriftResponse\x12:\n" +
+	"\vdifferences\x18\x01 \x03(\v2\x18.optout.v1.ProviderDriftR\vdifferences\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x16\n" +
+	"\x06agreed\x18\x03 \x01(\x04R\x06agreed\x12\x1b\n" +
+	"\there_only\x18\x04 \x01(\x04R\bhereOnly\x12\x1d\n" +
+	"\n" +
+	"there_only\x18\x05 \x01(\x04R\tthereOnly\x12\x18\n" +
+	"\aunknown\x18\x06 \x01(\x04R\aunknown\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\a \x01(\x04R\n" +
+	"unreadable\x12\x16\n" +
+	"\x06listed\x18\b \x01(\x04R\x06listed\x12/\n" +
+	"\bposition\x18\t \x01(\v2\x13.optout.v1.PositionR\bposition*~\n" +
 	"\n" +
 	"TopicClass\x12\x1b\n" +
 	"\x17TOPIC_CLASS_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -3175,7 +4033,11 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\rROLE_OPERATOR\x10\x06\x12\x10\n" +
 	"\fROLE_AUDITOR\x10\a\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\b2\xbc\v\n" +
+	"ROLE_ADMIN\x10\b*\\\n" +
+	"\tDriftSide\x12\x1a\n" +
+	"\x16DRIFT_SIDE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14DRIFT_SIDE_HERE_ONLY\x10\x01\x12\x19\n" +
+	"\x15DRIFT_SIDE_THERE_ONLY\x10\x022\xc2\r\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateSender\x12\x1e.optout.v1.CreateSenderRequest\x1a\x1f.optout.v1.CreateSenderResponse\x12O\n" +
 	"\fUpdateSender\x12\x1e.optout.v1.UpdateSenderRequest\x1a\x1f.optout.v1.UpdateSenderResponse\x12F\n" +
@@ -3195,7 +4057,10 @@ const file_optout_v1_admin_proto_rawDesc = "" +
 	"\fRevokeApiKey\x12\x1e.optout.v1.RevokeApiKeyRequest\x1a\x1f.optout.v1.RevokeApiKeyResponse\x12R\n" +
 	"\rRotateLinkKey\x12\x1f.optout.v1.RotateLinkKeyRequest\x1a .optout.v1.RotateLinkKeyResponse\x12O\n" +
 	"\fListLinkKeys\x12\x1e.optout.v1.ListLinkKeysRequest\x1a\x1f.optout.v1.ListLinkKeysResponse\x12?\n" +
-	"\x06Backup\x12\x18.optout.v1.BackupRequest\x1a\x19.optout.v1.BackupResponse0\x01B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
+	"\x06Backup\x12\x18.optout.v1.BackupRequest\x1a\x19.optout.v1.BackupResponse0\x01\x12R\n" +
+	"\rListProviders\x12\x1f.optout.v1.ListProvidersRequest\x1a .optout.v1.ListProvidersResponse\x12Q\n" +
+	"\fSyncProvider\x12\x1e.optout.v1.SyncProviderRequest\x1a\x1f.optout.v1.SyncProviderResponse0\x01\x12]\n" +
+	"\x10GetProviderDrift\x12\".optout.v1.GetProviderDriftRequest\x1a#.optout.v1.GetProviderDriftResponse0\x01B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
 
 var (
 	file_optout_v1_admin_proto_rawDescOnce sync.Once
@@ -3209,152 +4074,176 @@ func file_optout_v1_admin_proto_rawDescGZIP() []byte {
 	return file_optout_v1_admin_proto_rawDescData
 }
 
-var file_optout_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_optout_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_optout_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_optout_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_optout_v1_admin_proto_goTypes = []any{
 	(TopicClass)(0),                       // 0: optout.v1.TopicClass
 	(ConsentRule)(0),                      // 1: optout.v1.ConsentRule
 	(RequiredGround)(0),                   // 2: optout.v1.RequiredGround
 	(Role)(0),                             // 3: optout.v1.Role
-	(*Sender)(nil),                        // 4: optout.v1.Sender
-	(*CreateSenderRequest)(nil),           // 5: optout.v1.CreateSenderRequest
-	(*CreateSenderResponse)(nil),          // 6: optout.v1.CreateSenderResponse
-	(*UpdateSenderRequest)(nil),           // 7: optout.v1.UpdateSenderRequest
-	(*UpdateSenderResponse)(nil),          // 8: optout.v1.UpdateSenderResponse
-	(*GetSenderRequest)(nil),              // 9: optout.v1.GetSenderRequest
-	(*GetSenderResponse)(nil),             // 10: optout.v1.GetSenderResponse
-	(*ListSendersRequest)(nil),            // 11: optout.v1.ListSendersRequest
-	(*ListSendersResponse)(nil),           // 12: optout.v1.ListSendersResponse
-	(*Topic)(nil),                         // 13: optout.v1.Topic
-	(*CreateTopicRequest)(nil),            // 14: optout.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),           // 15: optout.v1.CreateTopicResponse
-	(*UpdateTopicRequest)(nil),            // 16: optout.v1.UpdateTopicRequest
-	(*UpdateTopicResponse)(nil),           // 17: optout.v1.UpdateTopicResponse
-	(*ListTopicsRequest)(nil),             // 18: optout.v1.ListTopicsRequest
-	(*ImportInfo)(nil),                    // 19: optout.v1.ImportInfo
-	(*ListTopicsResponse)(nil),            // 20: optout.v1.ListTopicsResponse
-	(*BlockDomainRequest)(nil),            // 21: optout.v1.BlockDomainRequest
-	(*BlockDomainResponse)(nil),           // 22: optout.v1.BlockDomainResponse
-	(*UnblockDomainRequest)(nil),          // 23: optout.v1.UnblockDomainRequest
-	(*UnblockDomainResponse)(nil),         // 24: optout.v1.UnblockDomainResponse
-	(*WirelessDomain)(nil),                // 25: optout.v1.WirelessDomain
-	(*ImportWirelessDomainsRequest)(nil),  // 26: optout.v1.ImportWirelessDomainsRequest
-	(*ImportWirelessDomainsResponse)(nil), // 27: optout.v1.ImportWirelessDomainsResponse
-	(*ListDomainRulesRequest)(nil),        // 28: optout.v1.ListDomainRulesRequest
-	(*DomainRule)(nil),                    // 29: optout.v1.DomainRule
-	(*ListDomainRulesResponse)(nil),       // 30: optout.v1.ListDomainRulesResponse
-	(*ApiKey)(nil),                        // 31: optout.v1.ApiKey
-	(*UpdateApiKeyRequest)(nil),           // 32: optout.v1.UpdateApiKeyRequest
-	(*UpdateApiKeyResponse)(nil),          // 33: optout.v1.UpdateApiKeyResponse
-	(*CreateApiKeyRequest)(nil),           // 34: optout.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),          // 35: optout.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),            // 36: optout.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),           // 37: optout.v1.ListApiKeysResponse
-	(*RevokeApiKeyRequest)(nil),           // 38: optout.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),          // 39: optout.v1.RevokeApiKeyResponse
-	(*LinkKey)(nil),                       // 40: optout.v1.LinkKey
-	(*RotateLinkKeyRequest)(nil),          // 41: optout.v1.RotateLinkKeyRequest
-	(*RotateLinkKeyResponse)(nil),         // 42: optout.v1.RotateLinkKeyResponse
-	(*ListLinkKeysRequest)(nil),           // 43: optout.v1.ListLinkKeysRequest
-	(*ListLinkKeysResponse)(nil),          // 44: optout.v1.ListLinkKeysResponse
-	(*BackupRequest)(nil),                 // 45: optout.v1.BackupRequest
-	(*BackupResponse)(nil),                // 46: optout.v1.BackupResponse
-	(*timestamppb.Timestamp)(nil),         // 47: google.protobuf.Timestamp
-	(*Position)(nil),                      // 48: optout.v1.Position
-	(DenialReason)(0),                     // 49: optout.v1.DenialReason
+	(DriftSide)(0),                        // 4: optout.v1.DriftSide
+	(*Sender)(nil),                        // 5: optout.v1.Sender
+	(*CreateSenderRequest)(nil),           // 6: optout.v1.CreateSenderRequest
+	(*CreateSenderResponse)(nil),          // 7: optout.v1.CreateSenderResponse
+	(*UpdateSenderRequest)(nil),           // 8: optout.v1.UpdateSenderRequest
+	(*UpdateSenderResponse)(nil),          // 9: optout.v1.UpdateSenderResponse
+	(*GetSenderRequest)(nil),              // 10: optout.v1.GetSenderRequest
+	(*GetSenderResponse)(nil),             // 11: optout.v1.GetSenderResponse
+	(*ListSendersRequest)(nil),            // 12: optout.v1.ListSendersRequest
+	(*ListSendersResponse)(nil),           // 13: optout.v1.ListSendersResponse
+	(*Topic)(nil),                         // 14: optout.v1.Topic
+	(*CreateTopicRequest)(nil),            // 15: optout.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),           // 16: optout.v1.CreateTopicResponse
+	(*UpdateTopicRequest)(nil),            // 17: optout.v1.UpdateTopicRequest
+	(*UpdateTopicResponse)(nil),           // 18: optout.v1.UpdateTopicResponse
+	(*ListTopicsRequest)(nil),             // 19: optout.v1.ListTopicsRequest
+	(*ImportInfo)(nil),                    // 20: optout.v1.ImportInfo
+	(*ListTopicsResponse)(nil),            // 21: optout.v1.ListTopicsResponse
+	(*BlockDomainRequest)(nil),            // 22: optout.v1.BlockDomainRequest
+	(*BlockDomainResponse)(nil),           // 23: optout.v1.BlockDomainResponse
+	(*UnblockDomainRequest)(nil),          // 24: optout.v1.UnblockDomainRequest
+	(*UnblockDomainResponse)(nil),         // 25: optout.v1.UnblockDomainResponse
+	(*WirelessDomain)(nil),                // 26: optout.v1.WirelessDomain
+	(*ImportWirelessDomainsRequest)(nil),  // 27: optout.v1.ImportWirelessDomainsRequest
+	(*ImportWirelessDomainsResponse)(nil), // 28: optout.v1.ImportWirelessDomainsResponse
+	(*ListDomainRulesRequest)(nil),        // 29: optout.v1.ListDomainRulesRequest
+	(*DomainRule)(nil),                    // 30: optout.v1.DomainRule
+	(*ListDomainRulesResponse)(nil),       // 31: optout.v1.ListDomainRulesResponse
+	(*ApiKey)(nil),                        // 32: optout.v1.ApiKey
+	(*UpdateApiKeyRequest)(nil),           // 33: optout.v1.UpdateApiKeyRequest
+	(*UpdateApiKeyResponse)(nil),          // 34: optout.v1.UpdateApiKeyResponse
+	(*CreateApiKeyRequest)(nil),           // 35: optout.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),          // 36: optout.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),            // 37: optout.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),           // 38: optout.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),           // 39: optout.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),          // 40: optout.v1.RevokeApiKeyResponse
+	(*LinkKey)(nil),                       // 41: optout.v1.LinkKey
+	(*RotateLinkKeyRequest)(nil),          // 42: optout.v1.RotateLinkKeyRequest
+	(*RotateLinkKeyResponse)(nil),         // 43: optout.v1.RotateLinkKeyResponse
+	(*ListLinkKeysRequest)(nil),           // 44: optout.v1.ListLinkKeysRequest
+	(*ListLinkKeysResponse)(nil),          // 45: optout.v1.ListLinkKeysResponse
+	(*BackupRequest)(nil),                 // 46: optout.v1.BackupRequest
+	(*BackupResponse)(nil),                // 47: optout.v1.BackupResponse
+	(*ListProvidersRequest)(nil),          // 48: optout.v1.ListProvidersRequest
+	(*ListProvidersResponse)(nil),         // 49: optout.v1.ListProvidersResponse
+	(*Provider)(nil),                      // 50: optout.v1.Provider
+	(*SyncProviderRequest)(nil),           // 51: optout.v1.SyncProviderRequest
+	(*SyncProviderResponse)(nil),          // 52: optout.v1.SyncProviderResponse
+	(*GetProviderDriftRequest)(nil),       // 53: optout.v1.GetProviderDriftRequest
+	(*ProviderDrift)(nil),                 // 54: optout.v1.ProviderDrift
+	(*GetProviderDriftResponse)(nil),      // 55: optout.v1.GetProviderDriftResponse
+	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
+	(*Position)(nil),                      // 57: optout.v1.Position
+	(DenialReason)(0),                     // 58: optout.v1.DenialReason
 }
 var file_optout_v1_admin_proto_depIdxs = []int32{
-	47, // 0: optout.v1.Sender.created_at:type_name -> google.protobuf.Timestamp
-	4,  // 1: optout.v1.CreateSenderRequest.sender:type_name -> optout.v1.Sender
-	4,  // 2: optout.v1.CreateSenderResponse.sender:type_name -> optout.v1.Sender
-	48, // 3: optout.v1.CreateSenderResponse.position:type_name -> optout.v1.Position
-	4,  // 4: optout.v1.UpdateSenderResponse.sender:type_name -> optout.v1.Sender
-	48, // 5: optout.v1.UpdateSenderResponse.position:type_name -> optout.v1.Position
-	4,  // 6: optout.v1.GetSenderResponse.sender:type_name -> optout.v1.Sender
-	4,  // 7: optout.v1.ListSendersResponse.senders:type_name -> optout.v1.Sender
+	56, // 0: optout.v1.Sender.created_at:type_name -> google.protobuf.Timestamp
+	5,  // 1: optout.v1.CreateSenderRequest.sender:type_name -> optout.v1.Sender
+	5,  // 2: optout.v1.CreateSenderResponse.sender:type_name -> optout.v1.Sender
+	57, // 3: optout.v1.CreateSenderResponse.position:type_name -> optout.v1.Position
+	5,  // 4: optout.v1.UpdateSenderResponse.sender:type_name -> optout.v1.Sender
+	57, // 5: optout.v1.UpdateSenderResponse.position:type_name -> optout.v1.Position
+	5,  // 6: optout.v1.GetSenderResponse.sender:type_name -> optout.v1.Sender
+	5,  // 7: optout.v1.ListSendersResponse.senders:type_name -> optout.v1.Sender
 	0,  // 8: optout.v1.Topic.class:type_name -> optout.v1.TopicClass
 	1,  // 9: optout.v1.Topic.consent_rule:type_name -> optout.v1.ConsentRule
 	2,  // 10: optout.v1.Topic.ground:type_name -> optout.v1.RequiredGround
-	47, // 11: optout.v1.Topic.created_at:type_name -> google.protobuf.Timestamp
-	13, // 12: optout.v1.CreateTopicRequest.topic:type_name -> optout.v1.Topic
-	13, // 13: optout.v1.CreateTopicResponse.topic:type_name -> optout.v1.Topic
-	48, // 14: optout.v1.CreateTopicResponse.position:type_name -> optout.v1.Position
+	56, // 11: optout.v1.Topic.created_at:type_name -> google.protobuf.Timestamp
+	14, // 12: optout.v1.CreateTopicRequest.topic:type_name -> optout.v1.Topic
+	14, // 13: optout.v1.CreateTopicResponse.topic:type_name -> optout.v1.Topic
+	57, // 14: optout.v1.CreateTopicResponse.position:type_name -> optout.v1.Position
 	0,  // 15: optout.v1.UpdateTopicRequest.class:type_name -> optout.v1.TopicClass
 	1,  // 16: optout.v1.UpdateTopicRequest.consent_rule:type_name -> optout.v1.ConsentRule
-	13, // 17: optout.v1.UpdateTopicResponse.topic:type_name -> optout.v1.Topic
-	48, // 18: optout.v1.UpdateTopicResponse.position:type_name -> optout.v1.Position
-	47, // 19: optout.v1.ImportInfo.at:type_name -> google.protobuf.Timestamp
-	13, // 20: optout.v1.ListTopicsResponse.topics:type_name -> optout.v1.Topic
-	19, // 21: optout.v1.ListTopicsResponse.newest_import:type_name -> optout.v1.ImportInfo
-	48, // 22: optout.v1.BlockDomainResponse.position:type_name -> optout.v1.Position
-	48, // 23: optout.v1.UnblockDomainResponse.position:type_name -> optout.v1.Position
-	47, // 24: optout.v1.WirelessDomain.first_listed_at:type_name -> google.protobuf.Timestamp
-	25, // 25: optout.v1.ImportWirelessDomainsRequest.domains:type_name -> optout.v1.WirelessDomain
-	47, // 26: optout.v1.ImportWirelessDomainsRequest.list_date:type_name -> google.protobuf.Timestamp
-	48, // 27: optout.v1.ImportWirelessDomainsResponse.position:type_name -> optout.v1.Position
-	49, // 28: optout.v1.DomainRule.reason:type_name -> optout.v1.DenialReason
-	47, // 29: optout.v1.DomainRule.since:type_name -> google.protobuf.Timestamp
-	29, // 30: optout.v1.ListDomainRulesResponse.rules:type_name -> optout.v1.DomainRule
-	47, // 31: optout.v1.ListDomainRulesResponse.wireless_list_date:type_name -> google.protobuf.Timestamp
+	14, // 17: optout.v1.UpdateTopicResponse.topic:type_name -> optout.v1.Topic
+	57, // 18: optout.v1.UpdateTopicResponse.position:type_name -> optout.v1.Position
+	56, // 19: optout.v1.ImportInfo.at:type_name -> google.protobuf.Timestamp
+	14, // 20: optout.v1.ListTopicsResponse.topics:type_name -> optout.v1.Topic
+	20, // 21: optout.v1.ListTopicsResponse.newest_import:type_name -> optout.v1.ImportInfo
+	57, // 22: optout.v1.BlockDomainResponse.position:type_name -> optout.v1.Position
+	57, // 23: optout.v1.UnblockDomainResponse.position:type_name -> optout.v1.Position
+	56, // 24: optout.v1.WirelessDomain.first_listed_at:type_name -> google.protobuf.Timestamp
+	26, // 25: optout.v1.ImportWirelessDomainsRequest.domains:type_name -> optout.v1.WirelessDomain
+	56, // 26: optout.v1.ImportWirelessDomainsRequest.list_date:type_name -> google.protobuf.Timestamp
+	57, // 27: optout.v1.ImportWirelessDomainsResponse.position:type_name -> optout.v1.Position
+	58, // 28: optout.v1.DomainRule.reason:type_name -> optout.v1.DenialReason
+	56, // 29: optout.v1.DomainRule.since:type_name -> google.protobuf.Timestamp
+	30, // 30: optout.v1.ListDomainRulesResponse.rules:type_name -> optout.v1.DomainRule
+	56, // 31: optout.v1.ListDomainRulesResponse.wireless_list_date:type_name -> google.protobuf.Timestamp
 	3,  // 32: optout.v1.ApiKey.role:type_name -> optout.v1.Role
-	47, // 33: optout.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
-	47, // 34: optout.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
-	47, // 35: optout.v1.ApiKey.observe_until:type_name -> google.protobuf.Timestamp
-	47, // 36: optout.v1.UpdateApiKeyRequest.observe_until:type_name -> google.protobuf.Timestamp
-	31, // 37: optout.v1.UpdateApiKeyResponse.key:type_name -> optout.v1.ApiKey
-	48, // 38: optout.v1.UpdateApiKeyResponse.position:type_name -> optout.v1.Position
-	31, // 39: optout.v1.CreateApiKeyRequest.key:type_name -> optout.v1.ApiKey
-	31, // 40: optout.v1.CreateApiKeyResponse.key:type_name -> optout.v1.ApiKey
-	48, // 41: optout.v1.CreateApiKeyResponse.position:type_name -> optout.v1.Position
-	31, // 42: optout.v1.ListApiKeysResponse.keys:type_name -> optout.v1.ApiKey
-	31, // 43: optout.v1.RevokeApiKeyResponse.key:type_name -> optout.v1.ApiKey
-	48, // 44: optout.v1.RevokeApiKeyResponse.position:type_name -> optout.v1.Position
-	47, // 45: optout.v1.LinkKey.created_at:type_name -> google.protobuf.Timestamp
-	40, // 46: optout.v1.RotateLinkKeyResponse.key:type_name -> optout.v1.LinkKey
-	48, // 47: optout.v1.RotateLinkKeyResponse.position:type_name -> optout.v1.Position
-	40, // 48: optout.v1.ListLinkKeysResponse.keys:type_name -> optout.v1.LinkKey
-	48, // 49: optout.v1.BackupResponse.position:type_name -> optout.v1.Position
-	5,  // 50: optout.v1.AdminService.CreateSender:input_type -> optout.v1.CreateSenderRequest
-	7,  // 51: optout.v1.AdminService.UpdateSender:input_type -> optout.v1.UpdateSenderRequest
-	9,  // 52: optout.v1.AdminService.GetSender:input_type -> optout.v1.GetSenderRequest
-	11, // 53: optout.v1.AdminService.ListSenders:input_type -> optout.v1.ListSendersRequest
-	14, // 54: optout.v1.AdminService.CreateTopic:input_type -> optout.v1.CreateTopicRequest
-	16, // 55: optout.v1.AdminService.UpdateTopic:input_type -> optout.v1.UpdateTopicRequest
-	18, // 56: optout.v1.AdminService.ListTopics:input_type -> optout.v1.ListTopicsRequest
-	21, // 57: optout.v1.AdminService.BlockDomain:input_type -> optout.v1.BlockDomainRequest
-	23, // 58: optout.v1.AdminService.UnblockDomain:input_type -> optout.v1.UnblockDomainRequest
-	26, // 59: optout.v1.AdminService.ImportWirelessDomains:input_type -> optout.v1.ImportWirelessDomainsRequest
-	28, // 60: optout.v1.AdminService.ListDomainRules:input_type -> optout.v1.ListDomainRulesRequest
-	34, // 61: optout.v1.AdminService.CreateApiKey:input_type -> optout.v1.CreateApiKeyRequest
-	36, // 62: optout.v1.AdminService.ListApiKeys:input_type -> optout.v1.ListApiKeysRequest
-	32, // 63: optout.v1.AdminService.UpdateApiKey:input_type -> optout.v1.UpdateApiKeyRequest
-	38, // 64: optout.v1.AdminService.RevokeApiKey:input_type -> optout.v1.RevokeApiKeyRequest
-	41, // 65: optout.v1.AdminService.RotateLinkKey:input_type -> optout.v1.RotateLinkKeyRequest
-	43, // 66: optout.v1.AdminService.ListLinkKeys:input_type -> optout.v1.ListLinkKeysRequest
-	45, // 67: optout.v1.AdminService.Backup:input_type -> optout.v1.BackupRequest
-	6,  // 68: optout.v1.AdminService.CreateSender:output_type -> optout.v1.CreateSenderResponse
-	8,  // 69: optout.v1.AdminService.UpdateSender:output_type -> optout.v1.UpdateSenderResponse
-	10, // 70: optout.v1.AdminService.GetSender:output_type -> optout.v1.GetSenderResponse
-	12, // 71: optout.v1.AdminService.ListSenders:output_type -> optout.v1.ListSendersResponse
-	15, // 72: optout.v1.AdminService.CreateTopic:output_type -> optout.v1.CreateTopicResponse
-	17, // 73: optout.v1.AdminService.UpdateTopic:output_type -> optout.v1.UpdateTopicResponse
-	20, // 74: optout.v1.AdminService.ListTopics:output_type -> optout.v1.ListTopicsResponse
-	22, // 75: optout.v1.AdminService.BlockDomain:output_type -> optout.v1.BlockDomainResponse
-	24, // 76: optout.v1.AdminService.UnblockDomain:output_type -> optout.v1.UnblockDomainResponse
-	27, // 77: optout.v1.AdminService.ImportWirelessDomains:output_type -> optout.v1.ImportWirelessDomainsResponse
-	30, // 78: optout.v1.AdminService.ListDomainRules:output_type -> optout.v1.ListDomainRulesResponse
-	35, // 79: optout.v1.AdminService.CreateApiKey:output_type -> optout.v1.CreateApiKeyResponse
-	37, // 80: optout.v1.AdminService.ListApiKeys:output_type -> optout.v1.ListApiKeysResponse
-	33, // 81: optout.v1.AdminService.UpdateApiKey:output_type -> optout.v1.UpdateApiKeyResponse
-	39, // 82: optout.v1.AdminService.RevokeApiKey:output_type -> optout.v1.RevokeApiKeyResponse
-	42, // 83: optout.v1.AdminService.RotateLinkKey:output_type -> optout.v1.RotateLinkKeyResponse
-	44, // 84: optout.v1.AdminService.ListLinkKeys:output_type -> optout.v1.ListLinkKeysResponse
-	46, // 85: optout.v1.AdminService.Backup:output_type -> optout.v1.BackupResponse
-	68, // [68:86] is the sub-list for method output_type
-	50, // [50:68] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	56, // 33: optout.v1.ApiKey.created_at:type_name -> google.protobuf.Timestamp
+	56, // 34: optout.v1.ApiKey.revoked_at:type_name -> google.protobuf.Timestamp
+	56, // 35: optout.v1.ApiKey.observe_until:type_name -> google.protobuf.Timestamp
+	56, // 36: optout.v1.UpdateApiKeyRequest.observe_until:type_name -> google.protobuf.Timestamp
+	32, // 37: optout.v1.UpdateApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	57, // 38: optout.v1.UpdateApiKeyResponse.position:type_name -> optout.v1.Position
+	32, // 39: optout.v1.CreateApiKeyRequest.key:type_name -> optout.v1.ApiKey
+	32, // 40: optout.v1.CreateApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	57, // 41: optout.v1.CreateApiKeyResponse.position:type_name -> optout.v1.Position
+	32, // 42: optout.v1.ListApiKeysResponse.keys:type_name -> optout.v1.ApiKey
+	32, // 43: optout.v1.RevokeApiKeyResponse.key:type_name -> optout.v1.ApiKey
+	57, // 44: optout.v1.RevokeApiKeyResponse.position:type_name -> optout.v1.Position
+	56, // 45: optout.v1.LinkKey.created_at:type_name -> google.protobuf.Timestamp
+	41, // 46: optout.v1.RotateLinkKeyResponse.key:type_name -> optout.v1.LinkKey
+	57, // 47: optout.v1.RotateLinkKeyResponse.position:type_name -> optout.v1.Position
+	41, // 48: optout.v1.ListLinkKeysResponse.keys:type_name -> optout.v1.LinkKey
+	57, // 49: optout.v1.BackupResponse.position:type_name -> optout.v1.Position
+	50, // 50: optout.v1.ListProvidersResponse.providers:type_name -> optout.v1.Provider
+	56, // 51: optout.v1.Provider.last_event_at:type_name -> google.protobuf.Timestamp
+	56, // 52: optout.v1.Provider.last_poll_at:type_name -> google.protobuf.Timestamp
+	56, // 53: optout.v1.Provider.last_push_at:type_name -> google.protobuf.Timestamp
+	57, // 54: optout.v1.SyncProviderResponse.position:type_name -> optout.v1.Position
+	4,  // 55: optout.v1.ProviderDrift.side:type_name -> optout.v1.DriftSide
+	56, // 56: optout.v1.ProviderDrift.since:type_name -> google.protobuf.Timestamp
+	54, // 57: optout.v1.GetProviderDriftResponse.differences:type_name -> optout.v1.ProviderDrift
+	57, // 58: optout.v1.GetProviderDriftResponse.position:type_name -> optout.v1.Position
+	6,  // 59: optout.v1.AdminService.CreateSender:input_type -> optout.v1.CreateSenderRequest
+	8,  // 60: optout.v1.AdminService.UpdateSender:input_type -> optout.v1.UpdateSenderRequest
+	10, // 61: optout.v1.AdminService.GetSender:input_type -> optout.v1.GetSenderRequest
+	12, // 62: optout.v1.AdminService.ListSenders:input_type -> optout.v1.ListSendersRequest
+	15, // 63: optout.v1.AdminService.CreateTopic:input_type -> optout.v1.CreateTopicRequest
+	17, // 64: optout.v1.AdminService.UpdateTopic:input_type -> optout.v1.UpdateTopicRequest
+	19, // 65: optout.v1.AdminService.ListTopics:input_type -> optout.v1.ListTopicsRequest
+	22, // 66: optout.v1.AdminService.BlockDomain:input_type -> optout.v1.BlockDomainRequest
+	24, // 67: optout.v1.AdminService.UnblockDomain:input_type -> optout.v1.UnblockDomainRequest
+	27, // 68: optout.v1.AdminService.ImportWirelessDomains:input_type -> optout.v1.ImportWirelessDomainsRequest
+	29, // 69: optout.v1.AdminService.ListDomainRules:input_type -> optout.v1.ListDomainRulesRequest
+	35, // 70: optout.v1.AdminService.CreateApiKey:input_type -> optout.v1.CreateApiKeyRequest
+	37, // 71: optout.v1.AdminService.ListApiKeys:input_type -> optout.v1.ListApiKeysRequest
+	33, // 72: optout.v1.AdminService.UpdateApiKey:input_type -> optout.v1.UpdateApiKeyRequest
+	39, // 73: optout.v1.AdminService.RevokeApiKey:input_type -> optout.v1.RevokeApiKeyRequest
+	42, // 74: optout.v1.AdminService.RotateLinkKey:input_type -> optout.v1.RotateLinkKeyRequest
+	44, // 75: optout.v1.AdminService.ListLinkKeys:input_type -> optout.v1.ListLinkKeysRequest
+	46, // 76: optout.v1.AdminService.Backup:input_type -> optout.v1.BackupRequest
+	48, // 77: optout.v1.AdminService.ListProviders:input_type -> optout.v1.ListProvidersRequest
+	51, // 78: optout.v1.AdminService.SyncProvider:input_type -> optout.v1.SyncProviderRequest
+	53, // 79: optout.v1.AdminService.GetProviderDrift:input_type -> optout.v1.GetProviderDriftRequest
+	7,  // 80: optout.v1.AdminService.CreateSender:output_type -> optout.v1.CreateSenderResponse
+	9,  // 81: optout.v1.AdminService.UpdateSender:output_type -> optout.v1.UpdateSenderResponse
+	11, // 82: optout.v1.AdminService.GetSender:output_type -> optout.v1.GetSenderResponse
+	13, // 83: optout.v1.AdminService.ListSenders:output_type -> optout.v1.ListSendersResponse
+	16, // 84: optout.v1.AdminService.CreateTopic:output_type -> optout.v1.CreateTopicResponse
+	18, // 85: optout.v1.AdminService.UpdateTopic:output_type -> optout.v1.UpdateTopicResponse
+	21, // 86: optout.v1.AdminService.ListTopics:output_type -> optout.v1.ListTopicsResponse
+	23, // 87: optout.v1.AdminService.BlockDomain:output_type -> optout.v1.BlockDomainResponse
+	25, // 88: optout.v1.AdminService.UnblockDomain:output_type -> optout.v1.UnblockDomainResponse
+	28, // 89: optout.v1.AdminService.ImportWirelessDomains:output_type -> optout.v1.ImportWirelessDomainsResponse
+	31, // 90: optout.v1.AdminService.ListDomainRules:output_type -> optout.v1.ListDomainRulesResponse
+	36, // 91: optout.v1.AdminService.CreateApiKey:output_type -> optout.v1.CreateApiKeyResponse
+	38, // 92: optout.v1.AdminService.ListApiKeys:output_type -> optout.v1.ListApiKeysResponse
+	34, // 93: optout.v1.AdminService.UpdateApiKey:output_type -> optout.v1.UpdateApiKeyResponse
+	40, // 94: optout.v1.AdminService.RevokeApiKey:output_type -> optout.v1.RevokeApiKeyResponse
+	43, // 95: optout.v1.AdminService.RotateLinkKey:output_type -> optout.v1.RotateLinkKeyResponse
+	45, // 96: optout.v1.AdminService.ListLinkKeys:output_type -> optout.v1.ListLinkKeysResponse
+	47, // 97: optout.v1.AdminService.Backup:output_type -> optout.v1.BackupResponse
+	49, // 98: optout.v1.AdminService.ListProviders:output_type -> optout.v1.ListProvidersResponse
+	52, // 99: optout.v1.AdminService.SyncProvider:output_type -> optout.v1.SyncProviderResponse
+	55, // 100: optout.v1.AdminService.GetProviderDrift:output_type -> optout.v1.GetProviderDriftResponse
+	80, // [80:101] is the sub-list for method output_type
+	59, // [59:80] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_optout_v1_admin_proto_init() }
@@ -3371,8 +4260,8 @@ func file_optout_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optout_v1_admin_proto_rawDesc), len(file_optout_v1_admin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   43,
+			NumEnums:      5,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,9 @@ const (
 	AdminService_RotateLinkKey_FullMethodName         = "/optout.v1.AdminService/RotateLinkKey"
 	AdminService_ListLinkKeys_FullMethodName          = "/optout.v1.AdminService/ListLinkKeys"
 	AdminService_Backup_FullMethodName                = "/optout.v1.AdminService/Backup"
+	AdminService_ListProviders_FullMethodName         = "/optout.v1.AdminService/ListProviders"
+	AdminService_SyncProvider_FullMethodName          = "/optout.v1.AdminService/SyncProvider"
+	AdminService_GetProviderDrift_FullMethodName      = "/optout.v1.AdminService/GetProviderDrift"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -81,6 +84,12 @@ type AdminServiceClient interface {
 	ListLinkKeys(ctx context.Context, in *ListLinkKeysRequest, opts ...grpc.CallOption) (*ListLinkKeysResponse, error)
 	// Backup writes a consistent copy into a folder on the service's machine while it runs, telling its progress. Roles: admin.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// ListProviders tells how the email service providers of a sender are set up and how far they are. Roles: operator, auditor, admin.
+	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
+	// SyncProvider reads a provider's suppression lists and pushes opt-outs to it now, telling its progress. Roles: operator, admin.
+	SyncProvider(ctx context.Context, in *SyncProviderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SyncProviderResponse], error)
+	// GetProviderDrift compares the ledger with a provider's suppression lists and changes nothing. Roles: operator, auditor, admin.
+	GetProviderDrift(ctx context.Context, in *GetProviderDriftRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetProviderDriftResponse], error)
 }
 
 type adminServiceClient struct {
@@ -280,6 +289,54 @@ func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
 
+func (c *adminServiceClient) ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListProvidersResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListProviders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SyncProvider(ctx context.Context, in *SyncProviderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SyncProviderResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_SyncProvider_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SyncProviderRequest, SyncProviderResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_SyncProviderClient = grpc.ServerStreamingClient[SyncProviderResponse]
+
+func (c *adminServiceClient) GetProviderDrift(ctx context.Context, in *GetProviderDriftRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetProviderDriftResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_GetProviderDrift_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetProviderDriftRequest, GetProviderDriftResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_GetProviderDriftClient = grpc.ServerStreamingClient[GetProviderDriftResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -322,6 +379,12 @@ type AdminServiceServer interface {
 	ListLinkKeys(context.Context, *ListLinkKeysRequest) (*ListLinkKeysResponse, error)
 	// Backup writes a consistent copy into a folder on the service's machine while it runs, telling its progress. Roles: admin.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// ListProviders tells how the email service providers of a sender are set up and how far they are. Roles: operator, auditor, admin.
+	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
+	// SyncProvider reads a provider's suppression lists and pushes opt-outs to it now, telling its progress. Roles: operator, admin.
+	SyncProvider(*SyncProviderRequest, grpc.ServerStreamingServer[SyncProviderResponse]) error
+	// GetProviderDrift compares the ledger with a provider's suppression lists and changes nothing. Roles: operator, auditor, admin.
+	GetProviderDrift(*GetProviderDriftRequest, grpc.ServerStreamingServer[GetProviderDriftResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -385,6 +448,15 @@ func (UnimplementedAdminServiceServer) ListLinkKeys(context.Context, *ListLinkKe
 }
 func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServiceServer) ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
+}
+func (UnimplementedAdminServiceServer) SyncProvider(*SyncProviderRequest, grpc.ServerStreamingServer[SyncProviderResponse]) error {
+	return status.Error(codes.Unimplemented, "method SyncProvider not implemented")
+}
+func (UnimplementedAdminServiceServer) GetProviderDrift(*GetProviderDriftRequest, grpc.ServerStreamingServer[GetProviderDriftResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetProviderDrift not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -724,6 +796,46 @@ func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
 
+func _AdminService_ListProviders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListProvidersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListProviders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListProviders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListProviders(ctx, req.(*ListProvidersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SyncProvider_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SyncProviderRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).SyncProvider(m, &grpc.GenericServerStream[SyncProviderRequest, SyncProviderResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_SyncProviderServer = grpc.ServerStreamingServer[SyncProviderResponse]
+
+func _AdminService_GetProviderDrift_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetProviderDriftRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).GetProviderDrift(m, &grpc.GenericServerStream[GetProviderDriftRequest, GetProviderDriftResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_GetProviderDriftServer = grpc.ServerStreamingServer[GetProviderDriftResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -799,11 +911,25 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListLinkKeys",
 			Handler:    _AdminService_ListLinkKeys_Handler,
 		},
+		{
+			MethodName: "ListProviders",
+			Handler:    _AdminService_ListProviders_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Backup",
 			Handler:       _AdminService_Backup_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SyncProvider",
+			Handler:       _AdminService_SyncProvider_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "GetProviderDrift",
+			Handler:       _AdminService_GetProviderDrift_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -87,6 +87,7 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.Uint32Var(&f.Milter.Key, "milter-key", 0, "`NUMBER` of the API key by whose topics that mail is judged; see \"optout key list\"")
 	fs.StringVar(&f.Milter.Topics, "milter-topics", "", "`FILE` that maps who sends to topics: lines of sasl:USER, sender:ADDRESS, sender:@DOMAIN or client:CIDR, and a topic")
 	fs.StringVar(&f.Milter.OnError, "milter-on-error", "tempfail", "`WHAT` becomes of mail when the ledger cannot be asked: tempfail, reject or accept (unchecked)")
+	fs.StringVar(&f.Providers, "providers", "", "`FILE` (YAML) of email service providers: webhooks, suppression lists, pushing; see docs/providers.md (default: none)")
 	fs.StringVar(&f.PublicURL, "public-url", "http://127.0.0.1:7080", "`URL` that every link begins with; without https there is no one-click (RFC 8058)")
 	fs.StringVar(&f.MailDomain, "mail-domain", "", "`DOMAIN` of unsubscribe and bounce addresses (default: links have no mailto)")
 	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener")

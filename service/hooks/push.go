@@ -1,0 +1,175 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"optout/service/ledger"
+)
+
+// What is pushed: opt-outs from ALL correspondence, and where all mail through the provider is of one topic, also those that stop
+// that topic. Not complaints, which deny commercial mail only, and not undeliverable or restricted addresses, whose denial can end
+// while nothing is ever taken off a provider's list.
+
+// pushable tells whether an entry is one to push.
+func (a *account) pushable(s *ledger.Sender, e *ledger.Entry) bool {
+	if e.Kind != ledger.OptedOut || e.Sender != s.Number {
+		return false
+	}
+	if e.Scope == s.All() {
+		return true
+	}
+	t := s.Topic(a.topic)
+	return a.topic != "" && t != nil && (e.Scope == t.Number || t.Class == ledger.Commercial && e.Scope == s.Commercial())
+}
+
+// outgoing is an address to push, and the position that is reached with it.
+type outgoing struct {
+	address  string
+	position uint64
+}
+
+// pushAll puts the opt-outs that came since the cursor on the provider's list, in order. The cursor moves only behind what the
+// provider has taken, so each is pushed at least once.
+func (r *runner) pushAll(ctx context.Context, progress func(Progress)) (err error) {
+	if r.state.pushed() >= r.opt.Ledger.Position().Number {
+		return nil
+	}
+	release, err := r.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer func() {
+		r.update(func(s *Status) {
+			s.PushError = words(err)
+			if err == nil {
+				s.LastPush = r.opt.Now()
+			}
+		})
+	}()
+	var done Progress
+	for {
+		more, err := r.pushSome(ctx, &done)
+		progress(done)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// pushSome pushes what a page of entries holds; more tells that there are others.
+func (r *runner) pushSome(ctx context.Context, done *Progress) (more bool, err error) {
+	s := r.opt.Ledger.Registry().Sender(r.sender)
+	cursor := r.state.pushed()
+	mine := func(n uint32) bool { return n == s.Number }
+	lines, page, err := r.opt.Ledger.Entries(ctx, ledger.Page{Size: entriesAtOnce, Next: cursor + 1}, mine, []ledger.Kind{ledger.OptedOut})
+	if err != nil {
+		return false, err
+	}
+	reached, more := page.Bound, page.Next != 0
+	if more {
+		reached = page.Next - 1
+	}
+	var out []outgoing
+	for i := range lines {
+		l := &lines[i]
+		if l.Flags&ledger.FlagUndoable != 0 && r.opt.Now().Before(ledger.Time(l.At).Add(ledger.UndoWindow)) {
+			// Its person can still take it back, and nothing is ever taken off the list.
+			reached, more = l.Position-1, false
+			break
+		}
+		address, known, err := r.toPush(ctx, s, l)
+		switch {
+		case err != nil:
+			return false, err
+		case !known:
+			done.Unknown++
+			r.update(func(s *Status) { s.Unknown++ })
+		case address != "":
+			out = append(out, outgoing{address, l.Position})
+		}
+	}
+	if err := r.send(ctx, out, done); err != nil {
+		return false, err
+	}
+	if reached > r.state.pushed() {
+		if err := r.state.change(func(st *state) { st.Pushed = reached }); err != nil {
+			return false, err
+		}
+	}
+	return more, nil
+}
+
+// toPush is the address of an entry that is to be pushed; empty when it is not. known is false when it would be, but its address is
+// not known in clear.
+func (r *runner) toPush(ctx context.Context, s *ledger.Sender, l *ledger.Line) (address string, known bool, err error) {
+	if !r.pushable(s, &l.Entry) || l.Evidence["provider"] == r.id {
+		return "", true, nil // what the provider told us, it has
+	}
+	if address, err = r.opt.Ledger.AddressOf(ctx, l); err != nil || address == "" {
+		if standing, _ := r.opt.Ledger.InForce(l.Scope, l.Key); err == nil && standing == 0 {
+			return "", true, nil // voided or undone
+		}
+		return "", false, err
+	}
+	story, err := r.opt.Ledger.Recipient(ctx, r.sender, address)
+	if err != nil {
+		return "", false, err
+	}
+	if !stopsAll(story, r.topic) {
+		return "", true, nil // voided or undone; or the person wants some of the mail after all, which the list would stop
+	}
+	return address, true, nil
+}
+
+// saveEvery is how often the cursor is saved while calls succeed one after the other.
+const saveEvery = time.Second
+
+// send makes the calls. The cursor follows, so that after a failure the rest alone is sent again.
+func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error {
+	saved, reached := time.Now(), uint64(0)
+	save := func() error {
+		if saved = time.Now(); reached == 0 {
+			return nil
+		}
+		return r.state.change(func(st *state) { st.Pushed = reached })
+	}
+	for len(out) > 0 {
+		n := min(len(out), r.suppresser.SuppressAtOnce())
+		batch := make([]string, 0, n)
+		seen := map[string]bool{}
+		for _, o := range out[:n] {
+			if low := strings.ToLower(o.address); !seen[low] {
+				seen[low] = true
+				batch = append(batch, o.address)
+			}
+		}
+		if err := r.pace.Wait(ctx); err != nil {
+			return errors.Join(err, save())
+		}
+		refused, err := r.suppresser.Suppress(ctx, batch)
+		if err != nil {
+			return errors.Join(err, save())
+		}
+		done.Pushed += len(batch) - len(refused)
+		done.Refused += len(refused)
+		if len(refused) > 0 {
+			r.opt.Log.Warn("the provider did not take some opt-outs", "provider", r.id, "refused", len(refused))
+		}
+		r.update(func(s *Status) {
+			s.Pushed += uint64(len(batch) - len(refused))
+			s.Refused += uint64(len(refused))
+		})
+		r.opt.Observe(r.id, "push", "pushed", len(batch)-len(refused))
+		reached, out = out[n-1].position, out[n:]
+		if time.Since(saved) >= saveEvery {
+			if err := save(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,391 @@
+package hooks_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"optout/service/hooks"
+	"optout/service/ledger"
+	"optout/service/providertest"
+)
+
+// list puts an address on a provider's list of people who said stop (SES: who complained).
+func (r *rig) list(kind, addr string) {
+	at := r.clock().Add(-time.Minute).Truncate(time.Second)
+	switch kind {
+	case "ses":
+		r.ses.Add(providertest.Listed{List: "suppressed", Address: addr, Created: at, Reason: "COMPLAINT"})
+	case "sendgrid":
+		r.sendgrid.Add(providertest.Listed{List: "unsubscribes", Address: addr, Created: at})
+	case "mailgun":
+		r.mailgun.Add(providertest.Listed{List: "unsubscribes", Address: addr, Created: at, Tags: []string{"*"}})
+	case "postmark":
+		r.postmark.Add(providertest.Listed{List: "suppressions", Address: addr, Created: at, Reason: "ManualSuppression", Origin: "Recipient"})
+	}
+}
+
+func (r *rig) api(kind string) *providertest.API {
+	return map[string]*providertest.API{"ses": r.ses, "sendgrid": r.sendgrid, "mailgun": r.mailgun, "postmark": r.postmark}[kind]
+}
+
+var pollable = kinds[:4]
+
+// What stands on a list becomes an entry once, whatever is read again, and never again after a later yes.
+func TestPolling(t *testing.T) {
+	r := newRig(t, "")
+	for _, kind := range pollable {
+		addr := kind + "@example.com"
+		r.list(kind, addr)
+		r.sync(kind)
+		if r.denials("news", addr) == "" {
+			t.Errorf("%s: what stands on the list is not in force", kind)
+		}
+		before := r.size()
+		r.sync(kind)
+		r.pass(time.Hour)
+		r.must(nil, r.hooks.Sync(t.Context(), kind, true, func(hooks.Progress) {}))
+		if r.size() != before {
+			t.Errorf("%s: read again, it wrote %d entries", kind, r.size()-before)
+		}
+		r.wish(addr)
+		r.must(nil, r.hooks.Sync(t.Context(), kind, true, func(hooks.Progress) {}))
+		r.reopen()
+		r.must(nil, r.hooks.Sync(t.Context(), kind, true, func(hooks.Progress) {}))
+		if d := r.denials("news", addr); d != "" {
+			t.Errorf("%s: an old no beats a newer yes: %s", kind, d)
+		}
+		r.pass(48 * time.Hour)
+		r.list(kind, "new-"+addr)
+		r.sync(kind)
+		if r.denials("news", "new-"+addr) == "" {
+			t.Errorf("%s: what is new on the list is not in force", kind)
+		}
+	}
+	info, err := os.Stat(filepath.Join(r.dir, "providers", "ses.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", err, info)
+	}
+}
+
+// The same no by webhook and by list is one no: a yes after it stands.
+func TestWebhookAndListAreOne(t *testing.T) {
+	r := newRig(t, "")
+	for _, kind := range pollable {
+		addr := kind + "@example.com"
+		what := "unsubscribe"
+		if kind == "ses" {
+			what = "complaint"
+		}
+		r.list(kind, addr)
+		r.tell(http.StatusOK, kind, what, "w-"+kind, addr)
+		r.pass(time.Minute)
+		r.wish(addr)
+		r.sync(kind)
+		if d := r.denials("news", addr); d != "" {
+			t.Errorf("%s: %s", kind, d)
+		}
+	}
+}
+
+// A provider that fails half way is read on from there, also by a restarted service, and not from the beginning.
+func TestPollingIsResumed(t *testing.T) {
+	r := newRig(t, "")
+	r.ses.PageSize = 10
+	for i := range 95 {
+		r.ses.Add(providertest.Listed{List: "suppressed", Address: fmt.Sprintf("p%02d@example.com", i), Created: r.clock(), Reason: "COMPLAINT"})
+	}
+	r.ses.Fail("", 0, 0, 0, 500)
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Fatal("a failure passes for the end of the list")
+	}
+	if s := r.hooks.List()[0]; !strings.Contains(s.PollError, "500") || !s.LastPoll.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	r.reopen()
+	r.ses.Calls()
+	r.sync("ses")
+	calls := r.ses.Calls()
+	if len(calls) != 7 || !strings.Contains(calls[0], "token-30") {
+		t.Errorf("%q", calls)
+	}
+	for i := range 95 {
+		if r.denials("news", fmt.Sprintf("p%02d@example.com", i)) == "" {
+			t.Errorf("address %d is not stopped", i)
+		}
+	}
+	// A cursor that the provider no longer knows begins the list anew.
+	r.ses.Fail("", 0, 500)
+	if err := r.hooks.Sync(t.Context(), "ses", true, func(hooks.Progress) {}); err == nil {
+		t.Fatal("no failure")
+	}
+	r.ses.Fail("", 400)
+	before := r.size()
+	r.sync("ses")
+	if r.size() != before || r.hooks.List()[0].LastPoll.IsZero() {
+		t.Errorf("%+v", r.hooks.List()[0])
+	}
+}
+
+// Entries that cannot be written hold the cursor.
+func TestPollingWaitsForTheLedger(t *testing.T) {
+	r := newRig(t, "")
+	r.list("sendgrid", "a@example.com")
+	r.store.full.Store(true)
+	if err := r.hooks.Sync(t.Context(), "sendgrid", false, func(hooks.Progress) {}); err == nil {
+		t.Fatal("it passes")
+	}
+	r.store.full.Store(false)
+	r.pass(72 * time.Hour)
+	r.sync("sendgrid")
+	if r.denials("news", "a@example.com") == "" {
+		t.Error("an address was lost while the disk was full")
+	}
+}
+
+// Many bounces of one domain on a list that is read for the first time are history, not a storm.
+func TestFirstReadIsHistory(t *testing.T) {
+	r := newRig(t, "")
+	for i := range 300 {
+		r.ses.Add(providertest.Listed{List: "suppressed", Address: fmt.Sprintf("p%d@example.com", i), Created: r.clock().AddDate(-1, 0, 0), Reason: "BOUNCE"})
+	}
+	r.sync("ses")
+	for i := range 300 {
+		if r.denials("news", fmt.Sprintf("p%d@example.com", i)) == "" {
+			t.Fatalf("address %d waits", i)
+		}
+	}
+}
+
+// Opt-outs from ALL are pushed, in order, once; nothing else is; and what we pushed and read back is no new no.
+func TestPushing(t *testing.T) {
+	r := newRig(t, ", push: true")
+	r.stop("out@example.com")
+	by := ledger.By{Channel: ledger.ByAPI}
+	r.must(r.OptOut(t.Context(), by, "", "topic@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.must(r.OptOut(t.Context(), by, "", "commercial@example.com", ledger.Scope{Kind: ledger.ScopeCommercial}))
+	r.must(r.Suppress(t.Context(), by, ledger.Suppression{Address: "gone@example.com", Reason: ledger.ReasonUndeliverable}))
+	r.must(r.Suppress(t.Context(), by, ledger.Suppression{Address: "cross@example.com", Reason: ledger.ReasonComplaint}))
+	r.stop("back@example.com")
+	r.wish("back@example.com")
+	// By a link of which only the key is known; and one whose address an earlier entry tells.
+	s := r.Registry().Sender("")
+	stranger, generation, err := r.AddressKey(s, "stranger@example.com")
+	r.must(nil, err)
+	r.must(r.Press(t.Context(), ledger.By{Channel: ledger.ByOneClick}, s.All(), generation, stranger))
+	linked, generation, err := r.AddressKey(s, "topic@example.com")
+	r.must(nil, err)
+	r.must(r.Press(t.Context(), ledger.By{Channel: ledger.ByOneClick}, s.All(), generation, linked))
+	for _, kind := range pollable {
+		told := kind + "-told@example.com"
+		r.tell(http.StatusOK, kind, "unsubscribe", "t"+kind, told)
+		done := r.sync(kind)
+		want := []string{"out@example.com", "topic@example.com"}
+		for _, other := range pollable {
+			if other == kind {
+				break
+			}
+			want = append(want, other+"-told@example.com") // what one provider told goes to the others
+		}
+		slices.Sort(want)
+		if got := r.api(kind).Addresses(""); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", kind, got, want)
+		}
+		if last := done[len(done)-1]; last.Unknown != 1 || last.Pushed != len(want) {
+			t.Errorf("%s: %+v", kind, last)
+		}
+		// Read back: nothing new; and after a later yes it stops nobody.
+		before := r.size()
+		r.pass(time.Minute)
+		r.must(nil, r.hooks.Sync(t.Context(), kind, true, func(hooks.Progress) {}))
+		if r.size() != before {
+			st, _ := r.Explain(t.Context(), "", "out@example.com")
+			t.Errorf("%s: an echo wrote %d entries: %+v", kind, r.size()-before, st.Lines)
+		}
+	}
+	r.wish("out@example.com")
+	for _, kind := range pollable {
+		r.api(kind).Calls()
+		r.must(nil, r.hooks.Sync(t.Context(), kind, true, func(hooks.Progress) {}))
+		if d := r.denials("news", "out@example.com"); d != "" {
+			t.Errorf("%s: what we pushed ourselves beats a later yes: %s", kind, d)
+		}
+	}
+	// A restarted service pushes only what is new.
+	r.reopen()
+	for _, kind := range pollable {
+		r.api(kind).Calls()
+		r.sync(kind)
+		if calls := strings.Join(r.api(kind).Calls(), " "); strings.Contains(calls, "PUT") || strings.Contains(calls, "POST") {
+			t.Errorf("%s: pushed again: %s", kind, calls)
+		}
+	}
+	// Taken off the list by hand after that yes, and stopped there anew: that is a no of the person.
+	r.sendgrid.Remove("out@example.com")
+	r.pass(time.Hour)
+	r.list("sendgrid", "out@example.com")
+	r.must(nil, r.hooks.Sync(t.Context(), "sendgrid", true, func(hooks.Progress) {}))
+	if r.denials("news", "out@example.com") == "" {
+		t.Error("a new no on the list passes for what we pushed")
+	}
+}
+
+// A provider of one topic gets what stops that topic.
+func TestPushingOfATopic(t *testing.T) {
+	r := newRig(t, ", push: true, topic: news, scope: TOPIC")
+	by := ledger.By{Channel: ledger.ByAPI}
+	r.must(r.OptOut(t.Context(), by, "", "topic@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.must(r.OptOut(t.Context(), by, "", "commercial@example.com", ledger.Scope{Kind: ledger.ScopeCommercial}))
+	r.must(r.OptOut(t.Context(), by, "", "receipts@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "receipts"}))
+	r.sync("postmark")
+	if got := r.postmark.Addresses(""); !slices.Equal(got, []string{"commercial@example.com", "topic@example.com"}) {
+		t.Errorf("%q", got)
+	}
+	r.tell(http.StatusOK, "postmark", "unsubscribe", "x", "reader@example.com")
+	if r.denials("news", "reader@example.com") == "" || r.denials("receipts", "reader@example.com") != "" {
+		t.Errorf("%q, %q", r.denials("news", "reader@example.com"), r.denials("receipts", "reader@example.com"))
+	}
+}
+
+// A press that can still be undone is not pushed: nothing is ever taken off a list.
+func TestUndoablePresses(t *testing.T) {
+	r := newRig(t, ", push: true")
+	s := r.Registry().Sender("")
+	press := func(addr string) ledger.Outcome {
+		r.must(r.OptOut(t.Context(), ledger.By{Channel: ledger.ByAPI}, "", addr, ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+		key, generation, err := r.AddressKey(s, addr)
+		r.must(nil, err)
+		o, err := r.Press(t.Context(), ledger.By{Channel: ledger.ByPage}, s.All(), generation, key)
+		r.must(nil, err)
+		return o
+	}
+	undone, kept := press("undone@example.com"), press("kept@example.com")
+	r.sync("sendgrid")
+	if got := r.sendgrid.Addresses(""); len(got) != 0 || !kept.Undoable {
+		t.Errorf("%q", got)
+	}
+	key, _, _ := r.AddressKey(s, "undone@example.com")
+	r.must(r.Undo(t.Context(), ledger.By{Channel: ledger.ByPage}, undone.Entry, [8]byte(key[:8])))
+	r.pass(ledger.UndoWindow)
+	r.sync("sendgrid")
+	if got := r.sendgrid.Addresses(""); !slices.Equal(got, []string{"kept@example.com"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// The worker pushes by itself, holds back as long as the provider asks, and goes on where it was after a failure in between.
+func TestPushingGoesOn(t *testing.T) {
+	r := newRig(t, ", push: true, poll: 1h")
+	for i := range 120 {
+		r.stop(fmt.Sprintf("p%03d@example.com", i))
+	}
+	r.list("mailgun", "listed@example.com")
+	r.postmark.Fail("1", 0, 0, 429, 500) // the list; the first 50; then trouble
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.hooks.Run(ctx) }()
+	deadline := time.Now().Add(30 * time.Second)
+	for len(r.postmark.Addresses("")) < 120 || r.denials("news", "listed@example.com") == "" {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d pushed: %+v", len(r.postmark.Addresses("")), r.hooks.List())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	<-ended
+}
+
+// Drift is told in both directions, and nothing is changed.
+func TestDrift(t *testing.T) {
+	r := newRig(t, "")
+	for _, kind := range pollable {
+		r.list(kind, "both@example.com")
+		r.list(kind, "there@example.com")
+		r.list(kind, "Back@Example.com")
+	}
+	r.stop("both@example.com")
+	r.stop("here@example.com")
+	r.stop("back@example.com")
+	r.wish("back@example.com")
+	key, generation, err := r.AddressKey(r.Registry().Sender(""), "stranger@example.com")
+	r.must(nil, err)
+	r.must(r.Press(t.Context(), ledger.By{Channel: ledger.ByOneClick}, r.Registry().Sender("").All(), generation, key))
+	before := r.size()
+	for _, kind := range pollable {
+		r.api(kind).Calls()
+		var found []string
+		d, err := r.hooks.Compare(t.Context(), kind, func(x hooks.Difference) error {
+			found = append(found, fmt.Sprintf("%v %s", x.HereOnly, x.Address))
+			return nil
+		})
+		r.must(nil, err)
+		slices.Sort(found)
+		want := []string{"false Back@Example.com", "false there@example.com", "true here@example.com"}
+		if !slices.Equal(found, want) || d.ThereOnly != 2 || d.HereOnly != 1 || d.Agreed != 1 || d.Unknown != 1 || d.Listed != 3 {
+			t.Errorf("%s: %q, %+v", kind, found, d)
+		}
+		for _, c := range r.api(kind).Calls() {
+			if !strings.HasPrefix(c, "GET ") {
+				t.Errorf("%s: a comparison made the call %s", kind, c)
+			}
+		}
+	}
+	if r.size() != before {
+		t.Error("a comparison wrote entries")
+	}
+	if _, err := r.hooks.Compare(t.Context(), "generic", nil); err == nil {
+		t.Error("a provider without an API can be compared")
+	}
+}
+
+// A restored older ledger has not heard what was read since: everything is read again.
+func TestAnOlderLedger(t *testing.T) {
+	r := newRig(t, "")
+	r.stop("a@example.com")
+	r.list("sendgrid", "b@example.com")
+	r.sync("sendgrid")
+	path := filepath.Join(r.dir, "providers", "sendgrid.json")
+	text, err := os.ReadFile(path)
+	r.must(nil, err)
+	ahead := strings.Replace(string(text), fmt.Sprintf(`"position":%d`, r.size()), `"position":1000`, 1)
+	if ahead == string(text) {
+		t.Fatalf("%s", text)
+	}
+	r.pass(72 * time.Hour)
+	r.write("providers/sendgrid.json", ahead)
+	r.reopen()
+	r.sendgrid.Calls()
+	r.sync("sendgrid")
+	if calls := r.sendgrid.Calls(); strings.Contains(strings.Join(calls, " "), "start_time") {
+		t.Errorf("%q", calls)
+	}
+	r.write("providers/sendgrid.json", "{")
+	r.close()
+	if _, err := hooks.New(hooks.Options{Ledger: r.Ledger, Config: filepath.Join(r.dir, "providers.yaml"), Folder: filepath.Join(r.dir, "providers"), Client: r.sns.Client, Now: r.clock}); err == nil || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("%v", err)
+	}
+	r.write("providers/sendgrid.json", ahead)
+	r.open()
+}
+
+// A no that was pressed and undone at our page says nothing of one that was said at the provider before.
+func TestAnUndoneNoHidesNone(t *testing.T) {
+	r := newRig(t, "")
+	r.sendgrid.Add(providertest.Listed{List: "unsubscribes", Address: "a@example.com", Created: r.clock().Add(-time.Hour)})
+	s := r.Registry().Sender("")
+	key, generation, err := r.AddressKey(s, "a@example.com")
+	r.must(nil, err)
+	o, err := r.Press(t.Context(), ledger.By{Channel: ledger.ByPage}, s.All(), generation, key)
+	r.must(nil, err)
+	r.must(r.Undo(t.Context(), ledger.By{Channel: ledger.ByPage}, o.Entry, [8]byte(key[:8])))
+	r.sync("sendgrid")
+	if r.denials("news", "a@example.com") == "" {
+		t.Error("the no on the list is not heard")
+	}
+}

@@ -1,0 +1,40 @@
+package intake
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A kept message is destroyed when its time is over, and not before; what else lies in the folder is left alone.
+func TestKeepEnds(t *testing.T) {
+	now := time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC)
+	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Now: func() time.Time { return now }}
+	if err := k.Clean(); err != nil {
+		t.Fatalf("nothing kept yet: %v", err)
+	}
+	for range 2 { // again is harmless
+		if err := k.Save(NewMessage([]byte("hello"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(k.Folder, "notes"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		pass time.Duration
+		left int
+	}{{24 * time.Hour, 1}, {time.Minute, 1}, {24 * time.Hour, 0}} {
+		now = now.Add(step.pass)
+		if err := k.Clean(); err != nil {
+			t.Fatal(err)
+		}
+		if found, _ := filepath.Glob(filepath.Join(k.Folder, "*", "*.eml")); len(found) != step.left {
+			t.Errorf("at %v: %v, want %d", now, found, step.left)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(k.Folder, "notes")); err != nil {
+		t.Error(err)
+	}
+}

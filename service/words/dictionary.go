@@ -1,0 +1,175 @@
+package words
+
+import (
+	"embed"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+//go:embed languages/*.txt
+var files embed.FS
+
+// order is the order of the languages: where several have a phrase, the first is named.
+var order = []string{"en", "de", "fr", "es", "pt", "it", "nl", "pl", "ja", "zh"}
+
+// class is what a phrase does. Where two phrases of a length fit, the lower class is taken.
+type class uint8
+
+const (
+	refuses class = iota + 1 // not, never
+	doubts                   // but, only, how
+	stops                    // a demand to stop
+	alone                    // a demand to stop if nothing else is said
+	closes                   // best regards: names follow
+	greets                   // dear: names follow
+	calls                    // behind a name, as in Japanese
+	joins                    // and
+	fills                    // please, me, from your list
+)
+
+// gap stands in a phrase for one to maxGap words that no phrase begins with, or maxWideGap characters.
+const (
+	gap        = "*"
+	maxGap     = 4
+	maxWideGap = 14
+)
+
+// dictionary is all that the files in languages say.
+type dictionary struct {
+	languages []*language
+	// What programs write, in all languages together: mail programs use that of their owner, not of the text.
+	wrote, originals, fields, devices, foreign, aways, replies []string
+}
+
+// language is the phrases of one language.
+type language struct {
+	tag  string
+	root node
+	// speaks are beginnings of words, and phrases, that speak of stopping without being a demand.
+	stems  []string
+	speaks node
+	// kana: its sentences have Hiragana in them, and names have none.
+	kana bool
+}
+
+// node is a place in the tree of a language's phrases, by words.
+type node struct {
+	next map[string]*node
+	class
+	// negative: the phrase, a demand, is made with a negation, as "do not mail me".
+	negative bool
+}
+
+// dictionaries reads the files, once: they are part of the program and never change. A fault in them panics; the tests read them.
+var dictionaries = sync.OnceValue(func() *dictionary {
+	d := &dictionary{}
+	for _, tag := range order {
+		text, err := files.ReadFile("languages/" + tag + ".txt")
+		if err != nil {
+			panic(err)
+		}
+		l, err := d.read(tag, string(text))
+		if err != nil {
+			panic(err)
+		}
+		d.languages = append(d.languages, l)
+	}
+	return d
+})
+
+// read reads a language's file: sections named in brackets, one phrase a line, "#" before remarks.
+func (d *dictionary) read(tag, text string) (*language, error) {
+	l := &language{tag: tag}
+	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "alone": alone, "closing": closes, "greeting": greets,
+		"behind names": calls, "and": joins, "filler": fills}
+	programs := map[string]*[]string{"wrote": &d.wrote, "original": &d.originals, "field": &d.fields, "device": &d.devices,
+		"footer": &d.foreign, "away": &d.aways, "reply": &d.replies}
+	section := ""
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			section = strings.TrimSuffix(name, "]")
+			continue
+		}
+		switch c, list := classes[section], programs[section]; {
+		case c != 0:
+			l.root.add(phraseWords(line), c)
+			l.kana = l.kana || strings.ContainsFunc(line, isHiragana)
+		case list != nil:
+			*list = append(*list, foldLine(line))
+		case section == "speaks":
+			if stem, ok := strings.CutSuffix(line, "*"); ok {
+				l.stems = append(l.stems, foldLine(stem))
+				continue
+			}
+			l.speaks.add(phraseWords(line), stops)
+		default:
+			return nil, fmt.Errorf("languages/%s.txt, line %d: no section is called %q", tag, n, section)
+		}
+	}
+	l.root.mark(l, nil)
+	return l, nil
+}
+
+// add adds a phrase. Of the classes it stands in, the lowest counts.
+func (n *node) add(phrase []string, c class) {
+	for _, w := range phrase {
+		if n.next == nil {
+			n.next = map[string]*node{}
+		}
+		if n.next[w] == nil {
+			n.next[w] = &node{}
+		}
+		n = n.next[w]
+	}
+	if n.class == 0 || c < n.class {
+		n.class = c
+	}
+}
+
+// mark finds the demands that are made with a negation.
+func (n *node) mark(l *language, phrase []word) {
+	if n.class == stops {
+		m := &match{l: l, words: phrase}
+		for i := range phrase {
+			if size, _ := m.longest(i, refuses); size > 0 {
+				n.negative = true
+			}
+		}
+	}
+	for w, next := range n.next {
+		next.mark(l, append(slices.Clip(phrase), word{text: w}))
+	}
+}
+
+// away reports whether a subject is that of an out-of-office notice.
+func (d *dictionary) away(subject string) bool {
+	return hasAnyPrefix(foldLine(subject), d.aways)
+}
+
+// reply takes the marks of replies and forwards off a subject, and reports whether there were any.
+func (d *dictionary) reply(subject string) (rest string, is bool) {
+	const most = 20
+	for range most {
+		mark, after, ok := strings.Cut(subject, ":")
+		if m, a, wide := strings.Cut(subject, "："); wide && (!ok || len(m) < len(mark)) {
+			mark, after, ok = m, a, true
+		}
+		mark, _, _ = strings.Cut(strings.TrimSpace(mark), "[") // Re[2]:
+		if !ok || !slices.Contains(d.replies, foldLine(strings.TrimRight(mark, "0123456789^() "))) {
+			break
+		}
+		subject, is = strings.TrimSpace(after), true
+	}
+	return subject, is
+}
+
+func isHiragana(c rune) bool { return unicode.Is(unicode.Hiragana, c) }
