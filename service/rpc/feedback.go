@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -94,7 +95,7 @@ func (h *handlers) tokened(ctx context.Context, token, others string, purposes .
 	var t link.Token
 	var err error
 	for _, p := range purposes {
-		if t, err = h.openToken(ctx, token, p); err == nil {
+		if t, err = h.openToken(ctx, token, p); !errors.Is(err, link.ErrInvalid) {
 			break
 		}
 	}
