@@ -57,8 +57,9 @@ var allowed = map[string][]string{
 	"optout/cmd/optout/internal/probe":  {},
 	"optout/cmd/optout/internal/doctor": {},
 	"optout/cmd/optout/internal/cli": {"optout/cmd/optout/internal/doctor", "optout/cmd/optout/internal/probe", "optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger", "optout/service/receipt",
-		"optout/cmd/optout/internal/sentmail"},
-	"optout/cmd/optout/internal/sentmail": {},
+		"optout/cmd/optout/internal/mailbox", "optout/cmd/optout/internal/sentmail"},
+	"optout/cmd/optout/internal/mailbox":  {},
+	"optout/cmd/optout/internal/sentmail": {"optout/cmd/optout/internal/mailbox"},
 }
 
 // foreign says which modules the core must not know: no transport, no SQL.

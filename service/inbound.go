@@ -81,7 +81,11 @@ func (s *Service) newIntake() error {
 // call fails and is to be repeated, which is harmless for the others.
 func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, error) {
 	e := &mailin.Envelope{Remote: m.Remote, Helo: m.Helo, MailFrom: m.MailFrom}
-	results := s.intake.Deliver(ctx, e, m.Recipients, "", intake.NewMessage(m.Raw))
+	message := intake.NewMessage(m.Raw)
+	if m.Truncated {
+		message.Size++ // how much more there is does not matter
+	}
+	results := s.intake.Deliver(ctx, e, m.Recipients, "", message)
 	out := make([]rpc.Submitted, len(results))
 	for i, r := range results {
 		if r.Err != nil {
