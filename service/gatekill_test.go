@@ -99,7 +99,7 @@ type floor struct {
 	excused  map[int]bool // messages that somebody was sending at a kill
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

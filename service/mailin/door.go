@@ -12,23 +12,27 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// door bounds what clients take before and beneath the protocol: connections, in all and from one network; recipients a second;
-// the time for which a connection is held; and the octets that are read from it for nothing.
+// door bounds what clients take before and beneath the protocol: connections and large messages, in all and from one network;
+// recipients a second; the time for which a connection is held; and the octets that are read from it for nothing.
 type door struct {
 	limits Limits
 	now    func() time.Time
 
 	mu       sync.Mutex
 	open     int
+	large    int
 	networks map[netip.Prefix]*network
 	swept    time.Time
 }
 
 // network is what is known of the clients of one network.
 type network struct {
-	open int
-	rate *rate.Limiter
+	open, large int
+	rate        *rate.Limiter
 }
+
+// share is how much of something one network may have.
+func share(n int) int { return max(1, n/5) }
 
 const (
 	// burstSeconds is how many seconds' worth of recipients may come at once.
@@ -78,7 +82,7 @@ func (d *door) enter(n netip.Prefix) (refusal string) {
 	}
 	if n.IsValid() {
 		x := d.at(n)
-		if x.open >= max(1, d.limits.Connections/5) {
+		if x.open >= share(d.limits.Connections) {
 			return "421 4.7.0 too many connections from your network, please try again later\r\n"
 		}
 		x.open++
@@ -104,7 +108,7 @@ func (d *door) sweep() {
 	}
 	d.swept = now
 	for n, x := range d.networks {
-		if x.open == 0 && x.rate.TokensAt(now) >= float64(x.rate.Burst()) {
+		if x.open == 0 && x.large == 0 && x.rate.TokensAt(now) >= float64(x.rate.Burst()) {
 			delete(d.networks, n)
 		}
 	}
@@ -118,6 +122,33 @@ func (d *door) allow(n netip.Prefix) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.at(n).rate.AllowN(d.now(), 1)
+}
+
+// hold lets a large message into memory; release ends that.
+func (d *door) hold(n netip.Prefix) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.large >= maxLarge {
+		return false
+	}
+	if n.IsValid() {
+		x := d.at(n)
+		if x.large >= share(maxLarge) {
+			return false
+		}
+		x.large++
+	}
+	d.large++
+	return true
+}
+
+func (d *door) release(n netip.Prefix) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.large--
+	if n.IsValid() {
+		d.networks[n].large--
+	}
 }
 
 // patience is how long to wait for an octet and for a message.

@@ -97,7 +97,7 @@ func New(o Options) *Server {
 	}
 	o.Limits = o.Limits.withDefaults()
 	d := newDoor(o.Limits, o.Now)
-	s := smtp.NewServer(&backend{Options: o, door: d, large: make(chan struct{}, maxLarge)})
+	s := smtp.NewServer(&backend{Options: o, door: d})
 	s.Domain, s.LMTP, s.TLSConfig = o.Hostname, o.LMTP, o.TLS
 	s.WriteTimeout = writeTimeout // how long is read, the door says
 	s.MaxMessageBytes, s.MaxRecipients, s.MaxLineLength = maxMessage, maxRecipients, maxLine

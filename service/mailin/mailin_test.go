@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // post is a real service with mail in.
 type post struct {
-	t    *testing.T
+	t    testing.TB
 	svc  *clienttest.Service
 	c    *client.Client
 	smtp string
@@ -29,15 +29,21 @@ type post struct {
 	n    int
 }
 
-func newPost(t *testing.T) *post {
+// freeAddr is an address on which nobody listens.
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &post{t: t, smtp: l.Addr().String()}
-	l.Close()
-	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP, p.data = p.smtp, c.Data })
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func newPost(t *testing.T) *post {
+	t.Helper()
+	p := &post{t: t, smtp: freeAddr(t)}
+	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP, c.Admin, p.data = p.smtp, "127.0.0.1:0", c.Data })
 	p.svc.CreateTopic(t, "news")
 	p.c = p.svc.Client(t)
 	return p

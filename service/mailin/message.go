@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"time"
+	"net/netip"
 
 	"github.com/emersion/go-smtp"
 )
@@ -17,10 +17,9 @@ const (
 	// section 6.3); Postfix's limit is the same.
 	maxReceived = 50
 	// smallMessage is how much of a message is kept in memory without more ado; maxLarge is how many messages may be larger than
-	// that at once, each up to Kept, and largeWait how long one waits for its turn.
+	// that at once, each up to Kept. One network may have a fifth of them.
 	smallMessage = 64 << 10
 	maxLarge     = 64
-	largeWait    = 10 * time.Second
 )
 
 var (
@@ -35,7 +34,7 @@ var (
 
 // read reads a whole message and keeps its beginning. It refuses octets that could be read in two ways. done gives back the memory,
 // whatever is returned.
-func (b *backend) read(r io.Reader) (m *Message, done func(), refused *smtp.SMTPError) {
+func (d *door) read(r io.Reader, from netip.Prefix) (m *Message, done func(), refused *smtp.SMTPError) {
 	m, done = &Message{}, func() {}
 	digest, check := sha256.New(), checker{header: true, field: true}
 	buf := make([]byte, 32<<10)
@@ -48,12 +47,10 @@ func (b *backend) read(r io.Reader) (m *Message, done func(), refused *smtp.SMTP
 		m.Size += int64(n)
 		kept := buf[:min(n, Kept-len(m.Raw))]
 		if len(m.Raw) <= smallMessage && len(m.Raw)+len(kept) > smallMessage {
-			select {
-			case b.large <- struct{}{}:
-				done = func() { <-b.large }
-			case <-time.After(largeWait):
+			if !d.hold(from) {
 				return nil, done, errMemory
 			}
+			done = func() { d.release(from) }
 			m.Raw = append(make([]byte, 0, Kept), m.Raw...)
 		}
 		m.Raw = append(m.Raw, kept...)

@@ -14,8 +14,6 @@ import (
 type backend struct {
 	Options
 	door *door
-	// large is held by each message of which more than smallMessage octets are in memory.
-	large chan struct{}
 }
 
 // NewSession begins a session.
@@ -159,7 +157,7 @@ func (s *session) take(r io.Reader) ([]*smtp.SMTPError, []string, *smtp.SMTPErro
 		return nil, nil, errOver
 	}
 	s.conn.octets.Store(commandOctets + messageOctets) // the library reads to the end also a message that is refused here
-	m, done, err := s.b.read(r)
+	m, done, err := s.b.door.read(r, s.conn.network)
 	defer done()
 	if err != nil {
 		return nil, nil, err
