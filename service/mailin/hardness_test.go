@@ -247,6 +247,7 @@ func TestLargeMessages(t *testing.T) {
 	}
 	attempt := func(want string) bool {
 		l := o.begun(t).say("354 DATA")
+		defer l.conn.Close()
 		l.write(large + ".\r\n")
 		return strings.HasPrefix(l.expect(""), want)
 	}
