@@ -131,7 +131,11 @@ func (l *letter) write(link *optoutv1.UnsubscribeLink, linked bool, refused map[
 			b.WriteString(addressField(f, l.cc, refused))
 		case f.is("Message-ID") && !l.ownID:
 			_, domain, _ := strings.Cut(strings.TrimRight(f.text, ">\r\n"), "@")
-			fmt.Fprintf(&b, "Message-ID: <%s@%s>\r\n", rand.Text(), domain)
+			id := rand.Text()
+			if token := link.GetMessageToken(); token != "" && strings.Trim(token, "abcdefghijklmnopqrstuvwxyz234567") == "" {
+				id += ".b-" + token // replies and complaints quote it, and so say whose message they are about
+			}
+			fmt.Fprintf(&b, "Message-ID: <%s@%s>\r\n", id, domain)
 		default:
 			b.WriteString(f.text)
 		}

@@ -178,6 +178,7 @@ func TestMessageIsNotChanged(t *testing.T) {
 // Each recipient's message has a Message-ID of its own, unless the caller gave one.
 func TestMessageIDs(t *testing.T) {
 	id := regexp.MustCompile(`(?m)^Message-ID: (<\S+@\S+>)\r$`)
+	named := regexp.MustCompile(`^<[A-Z2-7]{20,}\.b-[a-z2-7]{61}@\S+>$`) // so that replies say whose message they are about
 	for _, own := range []string{"", "campaign-7@example.com"} {
 		k := newSink(t)
 		m := three(t)
@@ -192,6 +193,9 @@ func TestMessageIDs(t *testing.T) {
 			found := id.FindAllStringSubmatch(header(k.to(to)[0]), -1)
 			if len(found) != 1 {
 				t.Fatalf("%d Message-IDs:\n%s", len(found), header(k.to(to)[0]))
+			}
+			if own == "" && !named.MatchString(found[0][1]) {
+				t.Errorf("%s names nobody", found[0][1])
 			}
 			ids[found[0][1]] = true
 		}

@@ -265,7 +265,7 @@ func newScripted() *scripted {
 }
 
 func exampleLink() *optoutv1.UnsubscribeLink {
-	return &optoutv1.UnsubscribeLink{Url: "https://mail.example.com/u/token", Headers: []*optoutv1.Header{
+	return &optoutv1.UnsubscribeLink{Url: "https://mail.example.com/u/token", MessageToken: strings.Repeat("a", 61), Headers: []*optoutv1.Header{
 		{Name: "List-Unsubscribe", Value: "<https://mail.example.com/u/token>"}, {Name: "List-Unsubscribe-Post", Value: "List-Unsubscribe=One-Click"}}}
 }
 

@@ -35,6 +35,7 @@ var allowed = map[string][]string{
 	"optout/service/mailin": {},
 	"optout/service/intake": {"optout/service/ledger", "optout/service/link", "optout/service/report", "optout/service/words", "optout/service/mailauth", "optout/service/mailin"},
 
+	"optout/service/imapin":   {},
 	"optout/service/mailauth": {"optout/service/address"},
 
 	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
@@ -47,7 +48,7 @@ var allowed = map[string][]string{
 	"optout/service/ledgertest":   {"optout/service/ledger", "optout/service/address", "optout/service/standing"},
 
 	// Where the parts meet.
-	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/hooks", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
+	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/hooks", "optout/service/imapin", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
 		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/provider", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                     {"optout/proto/optout/v1"},
@@ -56,8 +57,9 @@ var allowed = map[string][]string{
 	"optout/cmd/optout/internal/probe":  {},
 	"optout/cmd/optout/internal/doctor": {},
 	"optout/cmd/optout/internal/cli": {"optout/cmd/optout/internal/doctor", "optout/cmd/optout/internal/probe", "optout/client", "optout/proto/optout/v1", "optout/service", "optout/service/ledger", "optout/service/receipt",
-		"optout/cmd/optout/internal/sentmail"},
-	"optout/cmd/optout/internal/sentmail": {},
+		"optout/cmd/optout/internal/mailbox", "optout/cmd/optout/internal/sentmail"},
+	"optout/cmd/optout/internal/mailbox":  {},
+	"optout/cmd/optout/internal/sentmail": {"optout/cmd/optout/internal/mailbox"},
 }
 
 // foreign says which modules the core must not know: no transport, no SQL.

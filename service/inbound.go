@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,6 +33,11 @@ type InboundConfig struct {
 	Reply bool
 	// KeepMail is for how long the messages themselves are kept; 0 keeps only their digests.
 	KeepMail time.Duration
+	// IMAP are mailboxes to read mail from: imaps://USER@HOST/FOLDER?password-file=FILE, and &sender=NAME for another sender than
+	// "default".
+	IMAP []string
+	// IMAPTLS verifies the mailboxes' servers; nil means the system's authorities. Only for programs that embed the service.
+	IMAPTLS *tls.Config
 	// DNS is host:port of the DNS server that is asked for DKIM, SPF and DMARC records; empty means the system's.
 	DNS string
 }
@@ -75,7 +81,11 @@ func (s *Service) newIntake() error {
 // call fails and is to be repeated, which is harmless for the others.
 func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, error) {
 	e := &mailin.Envelope{Remote: m.Remote, Helo: m.Helo, MailFrom: m.MailFrom}
-	results := s.intake.Deliver(ctx, e, m.Recipients, "", intake.NewMessage(m.Raw))
+	message := intake.NewMessage(m.Raw)
+	if m.Truncated {
+		message.Size++ // how much more there is does not matter
+	}
+	results := s.intake.Deliver(ctx, e, m.Recipients, "", message)
 	out := make([]rpc.Submitted, len(results))
 	for i, r := range results {
 		if r.Err != nil {

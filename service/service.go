@@ -22,6 +22,7 @@ import (
 	"optout/service/address"
 	"optout/service/anchor"
 	"optout/service/hooks"
+	"optout/service/imapin"
 	"optout/service/intake"
 	"optout/service/keydir"
 	"optout/service/ledger"
@@ -57,14 +58,15 @@ type Service struct {
 	receiptKeys []rpc.ReceiptKey
 	meters      *meters
 
-	grpc   *rpc.Server
-	http   *http.Server
-	admin  *http.Server
-	intake *intake.Intake
-	smtp   *mailin.Server
-	gate   *mailgate.Server
-	filter *milter.Server
-	hooks  *hooks.Server
+	grpc      *rpc.Server
+	http      *http.Server
+	admin     *http.Server
+	intake    *intake.Intake
+	smtp      *mailin.Server
+	gate      *mailgate.Server
+	filter    *milter.Server
+	mailboxes []*imapin.Poller
+	hooks     *hooks.Server
 
 	listeners map[string]net.Listener
 	addresses Addresses
@@ -173,7 +175,7 @@ func addressKeys(dir *keydir.Dir) (*address.Keyring, error) {
 // adapters builds what stands before the ledger.
 func (s *Service) adapters(tlsServer, tlsMutual *tls.Config, proxies []netip.Prefix) (err error) {
 	cfg := &s.cfg
-	if err := errors.Join(s.newIntake(), s.newProviders()); err != nil {
+	if err := errors.Join(s.newIntake(), s.newMailboxes(), s.newProviders()); err != nil {
 		return err
 	}
 	s.grpc, err = rpc.NewServer(rpc.Options{Ledger: s.ledger, Ring: s.ring.Load, Receipts: s.receipts, ReceiptKeys: s.receiptKeys, PublicURL: cfg.PublicURL, MailDomain: cfg.MailDomain,
@@ -275,6 +277,9 @@ func (s *Service) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving.Go(func() { s.intake.Run(background) })
+	for _, m := range s.mailboxes {
+		serving.Go(func() { m.Run(background) })
+	}
 	if s.hooks != nil {
 		serving.Go(func() { s.hooks.Run(background) })
 	}

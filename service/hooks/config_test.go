@@ -79,3 +79,23 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// The file that the documentation shows is taken.
+func TestDocumentedConfiguration(t *testing.T) {
+	r := newRig(t, "")
+	text, err := os.ReadFile("../../docs/providers.md")
+	r.must(nil, err)
+	_, after, found := strings.Cut(string(text), "## The file\n\n")
+	if !found {
+		t.Fatal("the documentation shows no file")
+	}
+	example, _, _ := strings.Cut(after, "\n\n")
+	r.write("documented.yaml", strings.ReplaceAll("\n"+example+"\n", "\n    ", "\n"))
+	r.secrets(map[string]string{"ses-secret": access.Secret})
+	s, err := hooks.New(hooks.Options{Ledger: r.Ledger, Config: filepath.Join(r.dir, "documented.yaml"), Folder: filepath.Join(r.dir, "documented"), Now: r.clock, Random: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+	r.must(nil, err)
+	if l := s.List(); len(l) != 1 || l[0].ID != "ses-main" || !l[0].Push || !l[0].API || l[0].Path != "/hooks/ses/ses-main" {
+		t.Errorf("%+v", l)
+	}
+	r.must(nil, s.Close())
+}

@@ -3,10 +3,12 @@ package hooks
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
 	"optout/service/ledger"
+	"optout/service/provider"
 )
 
 // What is pushed: opt-outs from ALL correspondence, and where all mail through the provider is of one topic, also those that stop
@@ -147,23 +149,21 @@ func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error
 				batch = append(batch, o.address)
 			}
 		}
-		if err := r.pace.Wait(ctx); err != nil {
-			return errors.Join(err, save())
-		}
-		refused, err := r.suppresser.Suppress(ctx, batch)
+		refused, err := r.suppress(ctx, batch)
 		if err != nil {
 			return errors.Join(err, save())
 		}
-		done.Pushed += len(batch) - len(refused)
-		done.Refused += len(refused)
-		if len(refused) > 0 {
-			r.opt.Log.Warn("the provider did not take some opt-outs", "provider", r.id, "refused", len(refused))
+		done.Pushed += len(batch) - refused
+		done.Refused += refused
+		if refused > 0 {
+			r.opt.Log.Warn("the provider did not take some opt-outs", "provider", r.id, "refused", refused)
 		}
 		r.update(func(s *Status) {
-			s.Pushed += uint64(len(batch) - len(refused))
-			s.Refused += uint64(len(refused))
+			s.Pushed += uint64(len(batch) - refused)
+			s.Refused += uint64(refused)
 		})
-		r.opt.Observe(r.id, "push", "pushed", len(batch)-len(refused))
+		r.count("push", "pushed", len(batch)-refused)
+		r.count("push", "refused", refused)
 		reached, out = out[n-1].position, out[n:]
 		if time.Since(saved) >= saveEvery {
 			if err := save(); err != nil {
@@ -172,4 +172,38 @@ func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error
 		}
 	}
 	return nil
+}
+
+// maxRefusals is how many addresses in a row may be refused one by one before that is taken for a fault of the set-up.
+const maxRefusals = 20
+
+// suppress makes one call. When the provider finds fault with what it was sent, the batch is halved until the address is found
+// that it will not take, so that one odd address never keeps back the others, or all that come after.
+func (r *runner) suppress(ctx context.Context, batch []string) (refused int, err error) {
+	if err := r.pace.Wait(ctx); err != nil {
+		return 0, err
+	}
+	which, err := r.suppresser.Suppress(ctx, batch)
+	var api *provider.APIError
+	switch {
+	case err == nil:
+		r.refusals = 0
+		return len(which), nil
+	case !errors.As(err, &api) || api.Status != http.StatusBadRequest && api.Status != http.StatusUnprocessableEntity:
+		return 0, err
+	case len(batch) == 1:
+		if r.refusals++; r.refusals >= maxRefusals {
+			r.refusals = 0
+			return 0, err
+		}
+		return 1, nil
+	}
+	for _, half := range [][]string{batch[:len(batch)/2], batch[len(batch)/2:]} {
+		n, err := r.suppress(ctx, half)
+		if err != nil {
+			return 0, err
+		}
+		refused += n
+	}
+	return refused, nil
 }

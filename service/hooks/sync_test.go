@@ -301,6 +301,32 @@ func TestPushingGoesOn(t *testing.T) {
 	<-ended
 }
 
+// An address that the provider takes for none keeps back no other; when it takes none at all, that is a fault, and nothing is lost.
+func TestOddAddresses(t *testing.T) {
+	r := newRig(t, ", push: true")
+	for i := range 60 {
+		r.stop(fmt.Sprintf("p%02d@example.com", i))
+		if i%25 == 7 {
+			r.stop(fmt.Sprintf("odd%02d@example.com", i))
+		}
+	}
+	for _, kind := range []string{"ses", "sendgrid", "mailgun"} {
+		done := r.sync(kind)
+		if last := done[len(done)-1]; len(r.api(kind).Addresses("")) != 60 || last.Pushed != 60 || last.Refused != 3 {
+			t.Errorf("%s: %d on the list, %+v", kind, len(r.api(kind).Addresses("")), last)
+		}
+	}
+	for i := range 40 {
+		r.stop(fmt.Sprintf("odd-again%02d@example.com", i))
+	}
+	r.stop("last@example.com")
+	for _, kind := range []string{"sendgrid", "mailgun"} {
+		if err := r.hooks.Sync(t.Context(), kind, false, func(hooks.Progress) {}); err == nil || slices.Contains(r.api(kind).Addresses(""), "last@example.com") {
+			t.Errorf("%s: 40 refusals in a row: %v", kind, err)
+		}
+	}
+}
+
 // Drift is told in both directions, and nothing is changed.
 func TestDrift(t *testing.T) {
 	r := newRig(t, "")

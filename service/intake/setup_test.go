@@ -147,13 +147,15 @@ func (o *office) queue() []*optoutv1.QueuedMessage {
 }
 
 // link is the unsubscribe URL of an address, as the mail to it carries.
-func (o *office) link(addr string) string {
+func (o *office) link(addr string) string { return o.issue(addr).Url }
+
+func (o *office) issue(addr string) *optoutv1.UnsubscribeLink {
 	o.t.Helper()
 	l, err := o.c.IssueLink(o.t.Context(), "news", addr, nil, 0)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	return l.Url
+	return l
 }
 
 // token is a token of ours for an address.

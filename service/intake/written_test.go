@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +11,6 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
-	"optout/service/link"
 	"optout/service/mailtest"
 )
 
@@ -80,7 +80,7 @@ func TestQuotedTokenNamesTheAddress(t *testing.T) {
 		t.Error("the address in From is out too, though nothing proves it")
 	}
 	mailed = "bob@work.example.net"
-	reply := strings.Replace(o.mail("bob@private.example.com", at, "Re: Good news", "stop"), "MIME-Version", "In-Reply-To: <x.b-"+o.token(mailed, link.Bounce)+"@"+domain+">\r\nMIME-Version", 1)
+	reply := strings.Replace(o.mail("bob@private.example.com", at, "Re: Good news", "stop"), "MIME-Version", "In-Reply-To: <x.b-"+o.issue(mailed).MessageToken+"@example.com>\r\nMIME-Version", 1)
 	o.want("In-Reply-To", o.take(at, reply), "opted_out", mailed, true)
 	// To quote the link is not to say it; and mail to several people says nothing of one.
 	mailed = "cy@work.example.net"
@@ -208,5 +208,46 @@ func TestReplies(t *testing.T) {
 	}
 	if strings.Contains(got[0].Text, "Bitte abmelden") {
 		t.Error("the reply quotes what was written")
+	}
+}
+
+// By SMTP the same holds: own words count when they are signed, one message to two of our addresses counts at both, and what cannot be
+// recorded is not taken.
+func TestBySMTP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := l.Addr().String()
+	l.Close()
+	o := newOffice(t, func(c *service.Config) { c.SMTP = server })
+	send := func(message string, to ...string) error {
+		c, err := smtp.Dial(server)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.SendMail("ann@example.org", to, strings.NewReader(message))
+	}
+	if err := send(o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "")), at); err != nil {
+		t.Fatal(err)
+	}
+	mailto := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
+	if err := send(o.sign("example.org", o.mail("cy@example.org", at, "unsubscribe", "")), mailto, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(o.mail("dee@example.org", at, "unsubscribe", ""), at); err != nil { // unsigned, by our own relay: proves nothing
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"ann@example.org": true, "bob@example.net": true, "cy@example.org": true, "dee@example.org": false} {
+		if o.out(addr) != want {
+			t.Errorf("%s is out: %v", addr, !want)
+		}
+	}
+	if err := send(o.mail("x@example.org", "x@"+domain, "hello", ""), "nobody@"+domain); err == nil {
+		t.Error("mail to nobody of ours is taken")
+	}
+	if q := o.queue(); len(q) != 1 || q[0].Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED {
+		t.Errorf("%v", q)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,7 +27,7 @@ const (
 	// Disproved: the domain publishes a DMARC policy (whatever it asks for), everything could be evaluated, and nothing aligned
 	// passes; or a trusted authserv-id says dmarc=fail.
 	Disproved
-	// Unknown: the DNS did not answer; to be tried again later.
+	// Unknown: the DNS did not answer what decides; to be tried again later.
 	Unknown
 )
 
@@ -60,10 +61,10 @@ type Verdict struct {
 	From, Domain string
 	// By is what proved it: "dkim", "spf" or "authserv-id"; else empty.
 	By string
-	// Signed: it was proved by a DKIM signature that covers the only From, To and Subject fields: what was written was written by
+	// Signed: it was proved by a DKIM signature that covers the body and every From, To and Subject field: what was written was written by
 	// that address, to whom To names.
 	Signed bool
-	// DKIM are the signatures that verified, aligned or not.
+	// DKIM are the signatures that verified, aligned or not; of more than five, those that may be aligned are tried first, and five.
 	DKIM []Signature
 	// Detail is one line for evidence, without personal data.
 	Detail string
@@ -83,19 +84,12 @@ type Options struct {
 	// AuthservIDs are those whose Authentication-Results are believed; empty: none. The server that writes them must take away
 	// those that came from outside (RFC 8601 section 5); only the topmost field counts.
 	AuthservIDs []string
-	Log         *slog.Logger
+	// Log takes why signatures do not count, at debug level.
+	Log *slog.Logger
 }
 
-// Limits of one check.
-const (
-	maxTime       = 10 * time.Second
-	maxSignatures = 5
-	maxLookups    = 40
-	// A header larger than these proves nothing: the libraries' work grows with the square of what is in it.
-	maxHeader = 128 << 10
-	maxFields = 1000
-	maxField  = 16 << 10
-)
+// checkTimeout bounds a check, all look-ups in the DNS together.
+const checkTimeout = 10 * time.Second
 
 // Checker is safe for concurrent use.
 type Checker struct{ o Options }
@@ -103,64 +97,73 @@ type Checker struct{ o Options }
 // New makes a checker.
 func New(o Options) *Checker { return &Checker{o} }
 
-// Check tells who wrote a message. raw must be all of it: a signature does not hold over a part.
+// Check tells who wrote a message. raw must be all of it: a signature does not hold over a part. It takes at most 10 seconds, nearly
+// all of them waiting for the DNS, and less when ctx ends.
 func (c *Checker) Check(ctx context.Context, e Envelope, raw []byte) Verdict {
-	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	m, err := read(raw)
+	if err != nil {
+		return Verdict{Detail: err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	v := Verdict{}
-	h, fault := readHeader(raw)
-	if fault != "" {
-		v.Detail = fault
+	n := &names{ctx: ctx, r: c.o.Resolver}
+	f := findings{from: m.author()}
+	var all sync.WaitGroup                                             // side by side, so that a dead name of a stranger's does not use up the author's time
+	all.Go(func() { f.dkim = c.verifyDKIM(ctx, n, m, f.from.domain) }) // also without a From: whose signatures hold is of use
+	if f.from.domain != "" {
+		all.Go(func() { f.spf = checkSPF(ctx, n, e) })
+		all.Go(func() { f.org = n.organisation(f.from.domain) })
+		f.trusted = c.believed(m, f.from.domain)
+	}
+	all.Wait()
+	return f.verdict(n)
+}
+
+// findings are what the methods found of one message.
+type findings struct {
+	from    author
+	dkim    dkimFindings
+	spf     spfFinding
+	org     organisation
+	trusted trust
+}
+
+// verdict weighs the findings (RFC 9989 section 5.3).
+func (f *findings) verdict(n *names) Verdict {
+	v := Verdict{Domain: f.from.domain, From: f.from.address}
+	notes := f.dkim.notes
+	for _, s := range f.dkim.passed {
+		v.DKIM = append(v.DKIM, s.Signature)
+	}
+	if v.Domain == "" {
+		v.Detail = strings.Join(append(notes, "no single From"), "; ")
 		return v
 	}
-	x := &check{c: c, ctx: ctx, v: &v, header: h, raw: raw, envelope: e}
-	x.run()
-	v.Detail = strings.Join(x.notes, "; ")
-	return v
-}
-
-// check is one message's way through the methods.
-type check struct {
-	c        *Checker
-	ctx      context.Context
-	v        *Verdict
-	header   header
-	raw      []byte
-	envelope Envelope
-	lookups  int
-	orgs     map[string]organisation
-	notes    []string
-	// later: the DNS did not answer something that might have proved it.
-	later bool
-	// whole: everything that could prove it was evaluated.
-	whole bool
-}
-
-func (x *check) note(s string) { x.notes = append(x.notes, s) }
-
-func (x *check) run() {
-	v := x.v
-	v.From, v.Domain = x.header.from()
-	x.dkim() // also without a From: whose signatures hold is of use
-	if v.Domain == "" {
-		x.note("no single From")
-		return
+	for _, s := range f.dkim.passed {
+		if n.aligned(s.Domain, f.org, f.org.strictDKIM) {
+			v.Result, v.By = Proved, "dkim"
+			v.Signed = v.Signed || s.covers
+		}
 	}
-	org := x.organisation(v.Domain)
-	x.byDKIM(org)
-	if v.Result != Proved {
-		x.bySPF(org)
+	if f.spf.evaluated() {
+		notes = append(notes, "spf="+f.spf.result+" smtp.mailfrom="+f.spf.domain)
 	}
-	if v.Result != Proved {
-		x.byAuthserv()
+	if f.trusted != trustNothing {
+		notes = append(notes, "a trusted server says dmarc="+string(f.trusted))
 	}
-	if v.Result != Unproved {
-		return
-	}
+	v.Detail = strings.Join(notes, "; ")
 	switch {
-	case x.later:
+	case v.Result == Proved:
+	case f.spf.result == spfPass && n.aligned(f.spf.domain, f.org, f.org.strictSPF):
+		v.Result, v.By = Proved, "spf"
+	case f.trusted == trustPass:
+		v.Result, v.By = Proved, "authserv-id"
+	case f.trusted == trustFail:
+		v.Result = Disproved
+	case n.later, f.org.unknown, f.dkim.unknown, f.spf.result == spfTempError && related(f.spf.domain, v.Domain):
 		v.Result = Unknown
-	case org.published && x.whole:
+	case f.org.published && f.spf.evaluated() && !f.dkim.untried:
 		v.Result = Disproved
 	}
+	return v
 }

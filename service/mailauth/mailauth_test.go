@@ -30,12 +30,12 @@ import (
 
 // zone is a name server with the keys and policies that the tests write from.
 type zone struct {
-	t *testing.T
+	t testing.TB
 	*mailtest.DNS
 	keys map[string]crypto.Signer // by domain
 }
 
-func newZone(t *testing.T) *zone { return &zone{t, mailtest.NewDNS(t), map[string]crypto.Signer{}} }
+func newZone(t testing.TB) *zone { return &zone{t, mailtest.NewDNS(t), map[string]crypto.Signer{}} }
 
 // key publishes a DKIM key of a domain under the selector "s".
 func (z *zone) key(domain string) {
@@ -236,13 +236,16 @@ func FuzzCheck(f *testing.F) {
 	f.Add([]byte(letter("ann@example.org")))
 	f.Add([]byte("DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=s; h=From:To; bh=AAAA; b=AAAA\r\nAuthentication-Results: mx; dmarc=pass header.from=example.org\r\n" + letter("a@example.org")))
 	f.Add([]byte("From: a@b, c@d\r\n\r\n"))
+	f.Add([]byte("Authentication-Results: mx 1; spf=pass (a\\)b) smtp.mailfrom=\"x;\\\"\"@y; dmarc=fail header.from=example.org\r\n" + letter("a@example.org")))
+	f.Add([]byte("From: =?x?q?a?= <\"a b\"@example.org>, group: c@d.e;\r\n\tf\r\n\r\n\r\n\r\n"))
+	f.Add([]byte("From : a@example.org\nfrom: b@example.org\nDKIM-Signature: v=1; d=; h=:::; l=1; x=1\n\nx"))
 	c := mailauth.New(mailauth.Options{Resolver: nowhere{}, AuthservIDs: []string{"mx"}, Log: slog.New(slog.DiscardHandler)})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		v := c.Check(context.Background(), home, raw)
 		if v.Result == mailauth.Proved && v.By != "authserv-id" {
 			t.Errorf("proved by nothing: %+v", v)
 		}
-		if (v.From == "") != (v.Domain == "") {
+		if (v.From == "") != (v.Domain == "") || v.Domain != strings.ToLower(v.Domain) || strings.ContainsAny(v.Detail, "\r\n\x00") {
 			t.Errorf("%+v", v)
 		}
 	})

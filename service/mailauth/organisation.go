@@ -1,9 +1,10 @@
 package mailauth
 
 import (
+	"errors"
+	"net"
 	"strings"
 
-	"github.com/emersion/go-msgauth/dmarc"
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -14,6 +15,8 @@ type organisation struct {
 	name string
 	// published: it or its organisation publishes a policy.
 	published bool
+	// unknown: the DNS did not answer, so that there may be more to know.
+	unknown bool
 	// strictDKIM and strictSPF ask for the very domain rather than one of the same organisation.
 	strictDKIM, strictSPF bool
 }
@@ -25,10 +28,7 @@ const maxLabels = 7
 // policies found, one with psd=n names the organisation, one with psd=y the label below it, else the one nearest to the root. A
 // public suffix (co.uk) is nobody's organisation, whatever is published there. Where no policy is found, the label below the
 // public suffix is taken, as RFC 7489 did.
-func (x *check) organisation(domain string) organisation {
-	if o, known := x.orgs[domain]; known {
-		return o
-	}
+func (n *names) organisation(domain string) organisation {
 	o := organisation{domain: domain}
 	below := ""
 walk:
@@ -37,17 +37,17 @@ walk:
 		if suffix == name && i > 0 {
 			break
 		}
-		policy, psd := x.policy(name)
-		if policy != nil {
+		policy, unknown := n.policy(name)
+		o.unknown = o.unknown || unknown
+		if policy.found {
 			if !o.published {
-				o.published = true
-				o.strictDKIM, o.strictSPF = policy.DKIMAlignment == dmarc.AlignmentStrict, policy.SPFAlignment == dmarc.AlignmentStrict
+				o.published, o.strictDKIM, o.strictSPF = true, policy.strictDKIM, policy.strictSPF
 			}
 			switch {
-			case psd == "y" && below != "":
+			case policy.psd == "y" && below != "":
 				o.name = below
 				break walk
-			case psd == "n":
+			case policy.psd == "n":
 				o.name = name
 				break walk
 			}
@@ -56,16 +56,22 @@ walk:
 		below = name
 	}
 	if o.name == "" {
-		o.name = domain
-		if org, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
-			o.name = org
-		}
+		o.name = registered(domain)
 	}
-	if x.orgs == nil {
-		x.orgs = map[string]organisation{}
-	}
-	x.orgs[domain] = o
 	return o
+}
+
+// registered is the label below the public suffix; a suffix is its own.
+func registered(domain string) string {
+	if d, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
+		return d
+	}
+	return domain
+}
+
+// related tells, without the DNS, whether two domains may be of one organisation. No walk finds a common one above a public suffix.
+func related(a, b string) bool {
+	return a != "" && b != "" && registered(a) == registered(b)
 }
 
 // ancestors are a name and those above it, the longest first; of a long name only the last labels.
@@ -78,44 +84,61 @@ func ancestors(name string) []string {
 	return all
 }
 
-// policy reads the policy published at a name; nil when there is none.
-func (x *check) policy(name string) (p *dmarc.Record, psd string) {
-	txts, err := x.lookupTXT("_dmarc." + name)
-	if err != nil {
-		if dmarcLater(err) {
-			x.later = true
-		}
-		return nil, ""
+// policy is a DMARC record, as far as it bears on what is proved.
+type policy struct {
+	found                 bool
+	strictDKIM, strictSPF bool
+	psd                   string
+}
+
+// policy reads the record published at a name; unknown says that the DNS did not answer. Several records are none (RFC 9989 section
+// 4.10).
+func (n *names) policy(name string) (p policy, unknown bool) {
+	txts, err := n.LookupTXT(n.ctx, "_dmarc."+name)
+	if e := (*net.DNSError)(nil); errors.As(err, &e) && e.IsTemporary {
+		return p, true
 	}
+	records := 0
 	for _, txt := range txts {
-		if !strings.HasPrefix(txt, "v=DMARC1") {
-			continue
-		}
-		if p != nil {
-			return nil, "" // several: none (RFC 9989 section 4.10)
-		}
-		if p, err = dmarc.Parse(txt); err != nil {
-			return nil, ""
-		}
-		for _, tag := range strings.Split(txt, ";") {
-			if k, v, _ := strings.Cut(tag, "="); strings.TrimSpace(k) == "psd" {
-				psd = strings.ToLower(strings.TrimSpace(v))
-			}
+		version, _, _ := strings.Cut(txt, ";")
+		k, v, _ := strings.Cut(version, "=")
+		if strings.TrimSpace(k) == "v" && strings.TrimSpace(v) == "DMARC1" {
+			records++
+			p = parsePolicy(txt)
 		}
 	}
-	return p, psd
+	if records != 1 {
+		return policy{}, false
+	}
+	return p, false
 }
 
-// dmarcLater reports whether the DNS may answer later.
-func dmarcLater(err error) bool {
-	t, ok := err.(interface{ Temporary() bool })
-	return ok && t.Temporary()
+// parsePolicy reads a record's tags. Bad values are as absent, and unknown tags as well (RFC 9989 section 4.7): a fault in fo= must not
+// make a domain that publishes a policy one that does not, as it does in the parser that comes with the DKIM library. Without p=
+// the record asks for nothing, but is one; with a bad p= or sp= it is one only if it asks for reports.
+func parsePolicy(record string) policy {
+	tags := map[string]string{}
+	for tag := range strings.SplitSeq(record, ";") {
+		k, v, _ := strings.Cut(tag, "=")
+		tags[strings.ToLower(strings.TrimSpace(k))] = strings.ToLower(strings.TrimSpace(v))
+	}
+	valid := func(name string) bool {
+		v, given := tags[name]
+		return !given || v == "none" || v == "quarantine" || v == "reject"
+	}
+	return policy{found: valid("p") && valid("sp") || tags["rua"] != "", strictDKIM: tags["adkim"] == "s", strictSPF: tags["aspf"] == "s", psd: tags["psd"]}
 }
 
-// aligned reports whether a domain speaks for the one in From: the very same, or, unless strict, one of the same organisation.
-func (x *check) aligned(domain string, org organisation, strict bool) bool {
+// aligned reports whether a domain speaks for the one in From: the very same, or, unless strict, one of the same organisation. What
+// the DNS does not tell counts against it.
+func (n *names) aligned(domain string, org organisation, strict bool) bool {
 	if domain == org.domain {
 		return true
 	}
-	return !strict && domain != "" && x.organisation(domain).name == org.name
+	if strict || org.unknown || !related(domain, org.domain) {
+		return false
+	}
+	o := n.organisation(domain)
+	n.later = n.later || o.unknown
+	return !o.unknown && o.name == org.name
 }

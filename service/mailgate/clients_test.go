@@ -134,6 +134,8 @@ func programs(t *testing.T) []program {
 	for _, p := range [][2]string{{"swaks", "swaks"}, {"msmtp", "msmtp"}, {"python3", "python3"}, {"node", "nodejs"}, {"npm", "npm"}} {
 		ledgertest.Require(t, "mailers in other languages: the package "+p[1]+" is missing", need(p[0], p[1]))
 	}
+	can, _ := exec.Command("swaks", "--support").CombinedOutput()
+	ledgertest.Require(t, "swaks speaks no TLS: the package libnet-ssleay-perl is missing", strings.Contains(string(can), "=== TLS supported"))
 	out, err := exec.Command("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", modules, "nodemailer").CombinedOutput()
 	ledgertest.Require(t, fmt.Sprintf("nodemailer cannot be installed: %s", out), err == nil)
 	message := func(subject string) string {

@@ -77,8 +77,8 @@ func quotable(s string) string {
 }
 
 // Rewrite makes the header of the copy for the recipients of the verdicts: the caller's without what may not leave, with ours in
-// front, and with Date and Message-ID where they are missing (RFC 6409 section 8). id is for a missing Message-ID: the same for
-// the same message, so that what is sent twice can be known. To rewrite what was rewritten changes nothing but our own fields.
+// front, and with Date and Message-ID where they are missing (RFC 6409 section 8). A Message-ID of ours names the only recipient by
+// a token, so that replies say whose message they are about. id is for a missing Message-ID: the same for the same message, so that what is sent twice can be known. To rewrite what was rewritten changes nothing but our own fields.
 func (j *Judge) Rewrite(q *Question, h *Header, id string, verdicts ...*ledger.Verdict) *Header {
 	out := h.without(func(name string) bool { return Removed(q, name) })
 	var add []field
@@ -89,6 +89,9 @@ func (j *Judge) Rewrite(q *Question, h *Header, id string, verdicts ...*ledger.V
 		add = append(add, field{"Date", "Date: " + j.o.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 -0700") + "\r\n"})
 	}
 	if h.Value("Message-ID") == "" {
+		if q.Linked() {
+			id += ".b-" + string(j.o.Ring().Append(nil, j.returnToken(q, verdicts[0])))
+		}
 		add = append(add, field{"Message-ID", "Message-ID: <" + id + "@" + j.MessageDomain(q.Sender) + ">\r\n"})
 	}
 	out.prepend(add...)

@@ -192,8 +192,12 @@ func (j *Judge) ReturnPath(q *Question, v *ledger.Verdict) string {
 	if domain == "" {
 		return ""
 	}
-	t := link.Token{Purpose: link.Bounce, Scope: q.Topic.Number, Mailing: q.Mailing, Key: v.Key}
-	return "b-" + string(j.o.Ring().Append(nil, t)) + "@" + domain
+	return "b-" + string(j.o.Ring().Append(nil, j.returnToken(q, v))) + "@" + domain
+}
+
+// returnToken names a recipient where mail about the message comes back.
+func (j *Judge) returnToken(q *Question, v *ledger.Verdict) link.Token {
+	return link.Token{Purpose: link.Bounce, Scope: q.Topic.Number, Mailing: q.Mailing, Key: v.Key}
 }
 
 // MessageDomain is the domain that Message-IDs made for a sender's mail end in.

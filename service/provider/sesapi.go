@@ -71,9 +71,6 @@ func (p *SESProvider) Suppress(ctx context.Context, addresses []string) ([]int, 
 	for _, a := range addresses {
 		body := map[string]string{"EmailAddress": a, "Reason": "COMPLAINT"}
 		if _, err := p.api.call(ctx, p.sign, http.MethodPut, sesAddresses, body, nil); err != nil {
-			if e, ok := err.(*APIError); ok && e.Status == http.StatusBadRequest && len(addresses) == 1 {
-				return []int{0}, nil // not an address to SES
-			}
 			return nil, err
 		}
 	}

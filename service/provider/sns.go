@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -116,7 +117,9 @@ type certificates struct {
 	client *http.Client
 	mu     sync.Mutex
 	known  map[string]certificate
-	// tries are when certificates were fetched lately, so that forged messages cannot make us fetch without end.
+	// fetching is held while one is fetched; who has theirs does not wait for it.
+	fetching sync.Mutex
+	// tries, under fetching, are when certificates were fetched lately, so that forged messages cannot make us fetch without end.
 	tries []time.Time
 }
 
@@ -130,7 +133,7 @@ type certificate struct {
 const (
 	maxCertificates    = 16
 	maxCertificate     = 64 << 10
-	maxTriesPerMinute  = 6
+	maxTriesPerMinute  = 30
 	rememberedFailures = time.Minute
 )
 
@@ -143,13 +146,13 @@ func (c *certificates) key(ctx context.Context, raw, host string, now time.Time)
 	if !ok || u.RawQuery != "" || !snsCertificate.MatchString(u.Path) {
 		return nil, ErrForged
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock() // one fetch at a time: the others want the same certificate
-	if k, ok := c.known[u.Path]; ok && now.Before(k.till) {
-		if k.key == nil || now.Before(k.from) {
-			return nil, ErrForged
-		}
-		return k.key, nil
+	if k, ok := c.find(u.Path, now); ok {
+		return k.use(now)
+	}
+	c.fetching.Lock()
+	defer c.fetching.Unlock()
+	if k, ok := c.find(u.Path, now); ok { // somebody else has fetched it meanwhile
+		return k.use(now)
 	}
 	for len(c.tries) > 0 && now.Sub(c.tries[0]) >= time.Minute {
 		c.tries = c.tries[1:]
@@ -168,10 +171,31 @@ func (c *certificates) key(ctx context.Context, raw, host string, now time.Time)
 			k = read
 		}
 	}
-	if c.known == nil || len(c.known) >= maxCertificates {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
 		c.known = map[string]certificate{}
 	}
+	if len(c.known) >= maxCertificates { // failures go first, so that forged messages never push out what genuine ones need
+		maps.DeleteFunc(c.known, func(_ string, k certificate) bool { return k.key == nil || !now.Before(k.till) })
+	}
+	if len(c.known) >= maxCertificates {
+		clear(c.known)
+	}
 	c.known[u.Path] = k
+	return k.use(now)
+}
+
+// find looks for a certificate that still counts, or for a failure that is remembered.
+func (c *certificates) find(path string, now time.Time) (certificate, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.known[path]
+	return k, ok && now.Before(k.till)
+}
+
+// use returns the key, if it counts now.
+func (k certificate) use(now time.Time) (*rsa.PublicKey, error) {
 	if k.key == nil || now.Before(k.from) || !now.Before(k.till) {
 		return nil, ErrForged
 	}

@@ -30,7 +30,7 @@ func NewSES(t testing.TB, access SESAccess) *API {
 		switch r.Method {
 		case http.MethodPut:
 			var in struct{ EmailAddress, Reason string }
-			if json.NewDecoder(r.Body).Decode(&in) != nil || !strings.Contains(in.EmailAddress, "@") || in.Reason != "BOUNCE" && in.Reason != "COMPLAINT" {
+			if json.NewDecoder(r.Body).Decode(&in) != nil || !strings.Contains(in.EmailAddress, "@") || odd(in.EmailAddress) || in.Reason != "BOUNCE" && in.Reason != "COMPLAINT" {
 				http.Error(w, "{}", http.StatusBadRequest)
 				return
 			}

@@ -22,6 +22,9 @@ type part struct {
 
 // openPart takes an entity apart. A header that is broken is read as far as it goes.
 func openPart(raw []byte) *part {
+	if bytes.HasPrefix(raw, []byte("From ")) { // the line of an mbox file
+		_, raw, _ = bytes.Cut(raw, []byte("\n"))
+	}
 	end := headerEnd(raw)
 	p := &part{body: raw[end:]}
 	head := raw[:min(end, maxHeader)]
@@ -50,10 +53,11 @@ func headerEnd(raw []byte) int {
 }
 
 func (p *part) typed() {
+	field := p.header.Get("Content-Type")
+	field = field[:min(len(field), 4000)]
 	var err error
-	if p.media, p.params, err = mime.ParseMediaType(p.header.Get("Content-Type")); err != nil && p.media == "" {
-		p.media, _, _ = strings.Cut(strings.ToLower(p.header.Get("Content-Type")), ";")
-		p.media = strings.TrimSpace(p.media)
+	if p.media, p.params, err = mime.ParseMediaType(field); err != nil {
+		p.media, p.params = looseType(field)
 	}
 	if p.media == "" {
 		p.media = "text/plain"
@@ -62,6 +66,29 @@ func (p *part) typed() {
 		p.params = map[string]string{}
 	}
 	p.params["report-type"] = strings.ToLower(p.params["report-type"])
+}
+
+// looseType reads a Content-Type that breaks the rules as far as it goes: with parameters twice, or words between them.
+func looseType(field string) (media string, params map[string]string) {
+	media, rest, _ := strings.Cut(field, ";")
+	params = map[string]string{}
+	for rest != "" {
+		name, value, ok := strings.Cut(rest, "=")
+		if !ok {
+			break
+		}
+		name = strings.ToLower(strings.Trim(name, " \t;"))
+		if value = strings.TrimSpace(value); strings.HasPrefix(value, `"`) {
+			value, rest, _ = strings.Cut(value[1:], `"`)
+		} else {
+			value, rest, _ = strings.Cut(value, ";")
+			value = strings.TrimSpace(value)
+		}
+		if _, twice := params[name]; !twice && name != "" {
+			params[name] = value
+		}
+	}
+	return strings.ToLower(strings.TrimSpace(media)), params
 }
 
 // decoded is the body without its transfer encoding, at most maxText octets of it. What is broken is read as far as it goes.
@@ -83,8 +110,16 @@ type walker struct {
 	// status, feedback and returned are the first of their kinds; nil when there is none.
 	status, feedback, returned []byte
 	disposition                bool
-	// text is the first text part.
-	text []byte
+	// wrapped: the report is a message within the message; unwrapped: it was found there.
+	wrapped, unwrapped bool
+	// text is the first text part, markup is whether it is HTML.
+	text   []byte
+	markup bool
+	// every: all text parts are kept, in texts, instead of the first alone.
+	every bool
+	texts [][]byte
+	// object is the first JSON part.
+	object []byte
 }
 
 func (w *walker) walk(p *part, depth int) {
@@ -106,6 +141,13 @@ func (w *walker) walk(p *part, depth int) {
 		w.disposition = true
 		return
 	case "message/rfc822", "text/rfc822-headers", "message/global", "message/global-headers", "message/rfc822-headers":
+		if w.wrapped {
+			if inner := openPart(p.decoded()); inner.media == "multipart/report" {
+				w.wrapped, w.unwrapped = false, true
+				w.walk(inner, depth+1)
+				return
+			}
+		}
 		if w.returned == nil {
 			w.returned = p.decoded()
 		}
@@ -128,10 +170,61 @@ func (w *walker) walk(p *part, depth int) {
 		}
 		return
 	}
+	if p.media == "application/json" && w.object == nil {
+		w.object = p.decoded()
+	}
+	if w.every && strings.HasPrefix(p.media, "text/") && len(w.texts) < maxTexts {
+		w.texts = append(w.texts, p.decoded())
+	}
 	if w.text == nil && strings.HasPrefix(p.media, "text/") {
-		w.text = p.decoded()
+		w.text, w.markup = p.decoded(), p.media == "text/html"
 	}
 }
+
+// entities are those that stand between the words of a report.
+var entities = strings.NewReplacer("&nbsp;", " ", "&lt;", "<", "&gt;", ">", "&amp;", "&", "&#64;", "@")
+
+// readable is the text without its markup.
+func (w *walker) readable() []byte {
+	text := w.text[:min(len(w.text), maxWordy)]
+	if !w.markup && !bytes.Contains(text, []byte("<br>")) {
+		return text
+	}
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		start := bytes.IndexByte(text, '<')
+		if start < 0 {
+			break
+		}
+		out, text = append(out, text[:start]...), text[start:]
+		end := bytes.IndexAny(text[1:], "<>") + 1
+		if end == 0 {
+			break
+		}
+		// An address in brackets is no tag.
+		if text[end] == '<' || bytes.IndexByte(text[:end], '@') >= 0 && bytes.IndexByte(text[:end], ' ') < 0 {
+			out = append(out, text[:end]...)
+			if text[end] == '>' {
+				out = append(out, '>')
+			}
+		}
+		if text = text[end:]; text[0] == '>' {
+			text = text[1:]
+		}
+	}
+	return []byte(entities.Replace(string(append(out, text...))))
+}
+
+// decodedWords undoes encoded words (RFC 2047) in a field.
+func decodedWords(v string) string {
+	if s, err := new(mime.WordDecoder).DecodeHeader(v[:min(len(v), maxLook)]); err == nil {
+		return s
+	}
+	return v
+}
+
+// maxField is how many octets of a folded field are kept.
+const maxField = 4000
 
 // line is one field of a report: its name in lower case, its body unfolded.
 type line struct{ name, value string }
@@ -153,7 +246,9 @@ func groups(b []byte) (all [][]line) {
 		case len(bytes.TrimSpace(l)) == 0:
 			end()
 		case (l[0] == ' ' || l[0] == '\t') && len(group) > 0:
-			group[len(group)-1].value += " " + strings.TrimSpace(string(l))
+			if f := &group[len(group)-1]; len(f.value)+len(l) < maxField { // what is longer says no more, and would be copied at each fold
+				f.value += " " + strings.TrimSpace(string(l))
+			}
 		default:
 			if name, value, ok := strings.Cut(string(l), ":"); ok {
 				group = append(group, line{strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)})

@@ -7,6 +7,7 @@
 package report
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -65,22 +66,6 @@ func (r *Recipient) Address() string {
 	return r.Final
 }
 
-// Feedback is a complaint (RFC 5965 section 3).
-type Feedback struct {
-	// Type is abuse, fraud, not-spam and so on, in lower case.
-	Type string
-	// Recipients are the addresses that it names: Original-Rcpt-To and Removal-Recipient. Many reporters name none.
-	Recipients []string
-	// Incidents is how many complaints it stands for; at least 1.
-	Incidents uint32
-}
-
-// Suppresses reports whether the type means that its recipient wants no more: abuse, and the older opt-out. Types that are not
-// supported must be ignored (RFC 5965 section 6).
-func (f *Feedback) Suppresses() bool {
-	return f.Type == "abuse" || f.Type == "opt-out" || f.Type == "opt-out-list"
-}
-
 // Report is a message as read.
 type Report struct {
 	Kind Kind
@@ -93,13 +78,6 @@ type Report struct {
 	Returned Returned
 }
 
-// Returned is the original message, or its header.
-type Returned struct {
-	MessageID string
-	// Tokens are the texts in its header that have the form of a signed token, in order. They prove nothing until opened.
-	Tokens []string
-}
-
 // Limits of what is read.
 const (
 	// MaxMessage is how many octets of a message are looked at.
@@ -110,6 +88,7 @@ const (
 	// maxRecipients is how many recipients one report may name.
 	maxRecipients = 1000
 	maxText       = 256 << 10
+	maxWordy      = 64 << 10
 )
 
 // Parse reads a message, of which at most MaxMessage octets are looked at. It never fails: what cannot be read is Other.
@@ -117,56 +96,47 @@ func Parse(raw []byte) *Report {
 	raw = raw[:min(len(raw), MaxMessage)]
 	r := &Report{}
 	root := openPart(raw)
-	w := &walker{}
+	// Some gateways put a report into a message of their own, which bears the report's type.
+	w := &walker{wrapped: root.media != "multipart/report" && root.params["report-type"] == "delivery-status"}
 	w.walk(root, 0)
 	switch {
 	case w.feedback != nil:
 		r.complaint(w)
-	case w.status != nil:
+	case w.status != nil && (root.media == "multipart/report" || w.unwrapped || robotic(root)): // a person may pass one on in parts
 		r.delivery(w)
-		if len(r.Recipients) == 0 { // the form without the content: some tell the rest in words only
+		if r.Kind == Bounce && len(r.Recipients) == 0 { // the form without the content: some tell the rest in words only
 			r.Standard = false
-			r.guess(root, w)
+			r.wordy(root, w)
 			r.Kind = Bounce
 		}
 	case root.media == "multipart/report" && root.params["report-type"] == "disposition-notification", w.disposition:
 		r.Kind = Automatic
+	case r.forwarded(root, w):
 	default:
-		r.guess(root, w)
+		r.wordy(root, w)
 	}
-	r.Returned = returned(w.returned)
+	r.original(w)
 	return r
-}
-
-// complaint reads a feedback report.
-func (r *Report) complaint(w *walker) {
-	r.Kind, r.Standard = Complaint, true
-	f := &Feedback{Incidents: 1}
-	for _, g := range groups(w.feedback) {
-		for _, x := range g {
-			switch x.name {
-			case "feedback-type":
-				f.Type = strings.ToLower(strings.TrimSpace(x.value))
-			case "original-rcpt-to", "removal-recipient":
-				if a := bareAddress(x.value); a != "" && len(f.Recipients) < maxRecipients {
-					f.Recipients = append(f.Recipients, a)
-				}
-			case "incidents":
-				if n := decimal(x.value); n > 0 {
-					f.Incidents = n
-				}
-			}
-		}
-	}
-	r.Feedback = f
 }
 
 // delivery reads a delivery status notification: fields about the message first, then a group for each recipient.
 func (r *Report) delivery(w *walker) {
 	r.Kind, r.Standard = Bounce, true
+	var spoken []Recipient // what the text for people says, read when it is needed
+	told := func(addr string) string {
+		if spoken == nil {
+			spoken = append(recipientsIn(w.readable(), "failed", nil), Recipient{})
+		}
+		for _, x := range spoken {
+			if addr != "" && strings.EqualFold(x.Final, addr) {
+				return x.Diagnostic
+			}
+		}
+		return ""
+	}
+	var x Recipient
 	for _, g := range groups(w.status) {
-		var x Recipient
-		named := false
+		var comment, named = "", false
 		for _, f := range g {
 			switch f.name {
 			case "final-recipient":
@@ -178,19 +148,36 @@ func (r *Report) delivery(w *walker) {
 			case "status":
 				if x.Status = status(f.value); x.Status == "" && x.Diagnostic == "" {
 					x.Diagnostic = oneLine(f.value) // some write the server's words here
+				} else if _, c, ok := strings.Cut(f.value, "("); ok {
+					comment = oneLine(c)
 				}
 			case "diagnostic-code":
-				_, text, ok := strings.Cut(f.value, ";")
+				kind, words, ok := strings.Cut(f.value, ";")
 				if !ok {
-					text = f.value
+					words = f.value
+				} else if slices.Contains(notices, strings.ToLower(strings.TrimSpace(kind))) {
+					r.Kind, r.Standard, r.Recipients = Automatic, false, nil
+					return
 				}
-				x.Diagnostic = oneLine(text)
+				x.Diagnostic = oneLine(words)
 			}
 		}
-		if !named || len(r.Recipients) == maxRecipients {
+		if !named { // some part a recipient's fields by an empty line
 			continue
 		}
-		x.Class = classify(x.Action, x.Status, x.Diagnostic)
-		r.Recipients = append(r.Recipients, x)
+		if x.Action == "" && strings.HasPrefix(x.Status, "5.") {
+			x.Action = "failed"
+		}
+		words := strings.TrimSpace(x.Diagnostic + " " + comment)
+		if words == "" && general(x.Status) { // the reason is in the text alone
+			if words = told(x.Final); words == "" {
+				words = told(x.Original)
+			}
+		}
+		x.Class = classify(x.Action, x.Status, words)
+		if !slices.Contains(r.Recipients, x) && len(r.Recipients) < maxRecipients {
+			r.Recipients = append(r.Recipients, x)
+		}
+		x = Recipient{}
 	}
 }

@@ -142,25 +142,3 @@ func TestBounds(t *testing.T) {
 		t.Errorf("a header without end: %+v", r)
 	}
 }
-
-// Whatever comes, parsing ends, within its bounds, and says the same again.
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: utf-8; j\\x{F6}rg@example.com\nAction: failed\nStatus: 5.1.1\n", ours)))
-	f.Add([]byte("From: MAILER-DAEMON@x\nSubject: failure notice\n\nHi. This is the qmail-send program\n<ann@example.com>:\n550 5.1.1 no\n"))
-	f.Add([]byte("Content-Type: multipart/report; report-type=feedback-report; boundary=p\n\n--p\nContent-Type: message/feedback-report\n\nFeedback-Type: abuse\n--p--\n"))
-	f.Add([]byte("Content-Type: multipart/mixed; boundary=\n\n--\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r := Parse(b)
-		if len(r.Recipients) > maxRecipients || len(r.Returned.Tokens) > maxTokens || (r.Kind == Complaint) != (r.Feedback != nil) || len(r.Recipients) > 0 && r.Kind != Bounce {
-			t.Fatalf("%+v", r)
-		}
-		for _, x := range r.Recipients {
-			if len(x.Diagnostic) > 500 || strings.ContainsAny(x.Diagnostic+x.Final+x.Original, "\r\n") || x.Status != "" && !statusForm.MatchString(x.Status) {
-				t.Fatalf("%+v", x)
-			}
-		}
-		if again := Parse(b); again.Kind != r.Kind || len(again.Recipients) != len(r.Recipients) {
-			t.Fatal("another answer")
-		}
-	})
-}

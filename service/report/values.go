@@ -1,17 +1,11 @@
 package report
 
 import (
-	"bufio"
-	"bytes"
-	"io"
-	"net/textproto"
 	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"optout/service/link"
 )
 
 // typedAddress reads "rfc822; ann@example.com" (RFC 3464 section 2.1.2), also of type utf-8 with its escapes (RFC 6533 section 3).
@@ -102,18 +96,4 @@ func oneLine(s string) string {
 		s = strings.ToValidUTF8(s[:500], "")
 	}
 	return s
-}
-
-const maxTokens = 20
-
-// returned reads the header of the original message.
-func returned(raw []byte) (out Returned) {
-	head := raw[:min(headerEnd(raw), maxHeader)]
-	h, _ := textproto.NewReader(bufio.NewReader(io.MultiReader(bytes.NewReader(head), strings.NewReader("\r\n\r\n")))).ReadMIMEHeader()
-	out.MessageID = strings.TrimSpace(h.Get("Message-Id"))
-	if len(out.MessageID) > 998 {
-		out.MessageID = ""
-	}
-	out.Tokens = link.FindTokens(head, maxTokens)
-	return out
 }

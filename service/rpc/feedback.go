@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,6 +20,8 @@ type Message struct {
 	MailFrom, Helo string
 	Remote         netip.Addr // zero when it is not known
 	Key            uint32     // the API key that handed it in
+	// Truncated: Raw is only the beginning of a larger message.
+	Truncated bool
 }
 
 // Submitted is what became of a message for one recipient.
@@ -92,7 +95,7 @@ func (h *handlers) tokened(ctx context.Context, token, others string, purposes .
 	var t link.Token
 	var err error
 	for _, p := range purposes {
-		if t, err = h.openToken(ctx, token, p); err == nil {
+		if t, err = h.openToken(ctx, token, p); !errors.Is(err, link.ErrInvalid) {
 			break
 		}
 	}
@@ -149,7 +152,7 @@ func (h *handlers) SubmitReport(ctx context.Context, r *optoutv1.SubmitReportReq
 	case len(r.Recipients) > maxEnvelope:
 		return nil, &ledger.Error{Kind: ledger.ErrTooManyItems, Field: "recipients", Problem: fmt.Sprintf("a message has at most %d", maxEnvelope), Remedy: "split them"}
 	}
-	m := &Message{Raw: r.Message, Recipients: r.Recipients, MailFrom: r.MailFrom, Helo: r.Helo, Key: caller(ctx).Number}
+	m := &Message{Raw: r.Message, Recipients: r.Recipients, MailFrom: r.MailFrom, Helo: r.Helo, Key: caller(ctx).Number, Truncated: r.Truncated}
 	if r.RemoteIp != "" {
 		var err error
 		if m.Remote, err = netip.ParseAddr(r.RemoteIp); err != nil {

@@ -17,6 +17,7 @@ type issuer struct {
 	base link.Base
 	// token lacks only the address key.
 	token link.Token
+	topic uint32
 }
 
 // issuer resolves sender and topic of mail, and returns what makes the links on it; a nil issuer for a required topic, which no
@@ -34,7 +35,7 @@ func (h *handlers) issuer(sender, topicName, field string, scope *optoutv1.Scope
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &issuer{h.Ring(), h.base(s), link.Token{Scope: n, Mailing: mailing}}, nil
+	return s, &issuer{h.Ring(), h.base(s), link.Token{Scope: n, Mailing: mailing}, t.Number}, nil
 }
 
 // base is where a sender's links point.
@@ -78,6 +79,8 @@ func (i *issuer) link(key [16]byte) *optoutv1.UnsubscribeLink {
 	t.Key = key
 	l := i.ring.Issue(i.base, t)
 	out := &optoutv1.UnsubscribeLink{Url: l.URL, Mailto: l.Mailto, DkimSign: l.DKIMSign, Warning: l.Warning}
+	t.Purpose, t.Scope = link.Bounce, i.topic
+	out.MessageToken = string(i.ring.Append(make([]byte, 0, link.Length), t))
 	for _, x := range l.Headers {
 		out.Headers = append(out.Headers, &optoutv1.Header{Name: x.Name, Value: x.Value})
 	}

@@ -80,7 +80,12 @@ var dictionaries = sync.OnceValue(func() *dictionary {
 	return d
 })
 
-// read reads a language's file: sections named in brackets, one phrase a line, "#" before remarks.
+// read reads a language's file: sections named in brackets, one phrase a line, "#" before remarks. The sections of phrases are the
+// classes. "speaks" has what speaks of stopping without being a demand; "*" at the end there stands for any ending. The rest is
+// what lines and subjects begin with that programs write: "wrote" is the word for writing in the line above a quotation,
+// "original" the title of a message repeated below, "field" the name of a field of its header; "device" is what phones add,
+// "footer" what senders and employers do, our own footer among it; "away" is the subject of out-of-office notices, and "reply" the
+// mark of replies and forwards.
 func (d *dictionary) read(tag, text string) (*language, error) {
 	l := &language{tag: tag}
 	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "alone": alone, "closing": closes, "greeting": greets,

@@ -3,9 +3,9 @@ package words
 import (
 	"bufio"
 	"bytes"
-	"io"
 	"mime"
 	netmail "net/mail"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -18,16 +18,14 @@ type header struct{ textproto.Header }
 // readHeader reads a header of which the first maxHeader octets count.
 func readHeader(head []byte) header {
 	var clean bytes.Buffer
-	fold := false // whether the field before is one that a folded line may continue
+	whole := false // whether the line is part of a field that can be read
 	for line := range bytes.Lines(head[:min(len(head), maxHeader)]) {
 		line = bytes.TrimRight(line, "\r\n")
 		name, _, colon := bytes.Cut(line, []byte(":"))
-		switch {
-		case len(line) > 0 && (line[0] == ' ' || line[0] == '\t'):
-		default:
-			fold = colon && isFieldName(bytes.TrimRight(name, " \t"))
+		if len(line) == 0 || line[0] != ' ' && line[0] != '\t' {
+			whole = colon && isFieldName(bytes.TrimRight(name, " \t"))
 		}
-		if fold {
+		if whole {
 			clean.Write(line)
 			clean.WriteString("\r\n")
 		}
@@ -110,7 +108,7 @@ func (h header) recipients() []string {
 				if len(all) == maxRecipients {
 					return all
 				}
-				if !contains(all, a) {
+				if !slices.Contains(all, a) {
 					all = append(all, a)
 				}
 			}
@@ -124,7 +122,7 @@ func addresses(v string) []string {
 	if !utf8.ValidString(v) {
 		v = toUTF8([]byte(v), "")
 	}
-	p := netmail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: func(label string, r io.Reader) (io.Reader, error) { return charsetReader(label, r) }}}
+	p := netmail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: charsetReader}}
 	list, err := p.ParseList(v)
 	if err != nil {
 		return nil

@@ -1,6 +1,6 @@
 package words
 
-import "strings"
+import "slices"
 
 // match is the words of a text and what the phrases of one language make of them.
 type match struct {
@@ -205,6 +205,9 @@ func (m *match) lines(i int) (all [][2]int) {
 	return all
 }
 
+// companies are what companies' names end with, as far as it is written small.
+var companies = []string{"gmbh", "mbh", "ltd", "inc", "llc", "bv", "nv", "srl", "spa", "sarl"}
+
 // areNames reports whether the words of a line may all be of a name, a company or how to reach them, and no sentence.
 func (m *match) areNames(line [2]int, most int) bool {
 	const mostWide, mostWideNames = 4, 24
@@ -217,7 +220,7 @@ func (m *match) areNames(line [2]int, most int) bool {
 			if wide++; isHiragana(firstRune(w.text)) {
 				return false
 			}
-		case w.kind == plainWord && !w.name && !strings.Contains("gmbh kg ag inc ltd llc bv sa srl", w.text):
+		case w.kind == plainWord && !w.name && !slices.Contains(companies, w.text):
 			return false
 		default:
 			most--

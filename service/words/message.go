@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"mime"
-	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -98,6 +97,8 @@ func (m *mail) open(h header, body []byte, depth int) *part {
 		if len(p.parts) == 0 && len(bytes.TrimSpace(body)) > 0 {
 			m.incomplete = true
 		}
+	case media == "application/pkcs7-mime", media == "application/x-pkcs7-mime", media == "application/pgp-encrypted":
+		m.incomplete = true
 	case media == "application/pgp-signature", media == "application/pkcs7-signature", media == "application/x-pkcs7-signature":
 	case strings.HasPrefix(media, "message/"): // sent by others: nothing in there is the person's own, but it may tell which mail they mean
 		m.attachments = true
@@ -120,17 +121,13 @@ func (m *mail) open(h header, body []byte, depth int) *part {
 }
 
 // see keeps a text to look for tokens in, also in links that a mail system has wrapped into its own, percent-encoded (RFC 3986
-// section 2.1).
+// section 2.1) once or twice.
 func (m *mail) see(text []byte) {
 	text = text[:min(len(text), max(0, maxText-len(m.seen)))]
 	m.seen = append(append(m.seen, text...), '\n')
-	if !bytes.Contains(text, []byte("%2")) {
-		return
-	}
-	for line := range bytes.Lines(text) {
-		if s, err := url.PathUnescape(string(line)); err == nil && len(s) < len(line) && len(m.seen) < 2*maxText {
-			m.seen = append(append(m.seen, s...), '\n')
-		}
+	if bytes.Contains(text, []byte("%2")) {
+		slash := strings.NewReplacer("%2F", "/", "%2f", "/", "%252F", "/", "%252f", "/")
+		m.seen = append(append(m.seen, slash.Replace(string(text))...), '\n')
 	}
 }
 
@@ -208,7 +205,7 @@ func toUTF8(b []byte, label string) string {
 	return string(out)
 }
 
-// words decodes encoded words (RFC 2047), whatever their charset.
+// decodeWords decodes encoded words (RFC 2047), whatever their charset.
 func decodeWords(s string) string {
 	if !utf8.ValidString(s) {
 		s = toUTF8([]byte(s), "")

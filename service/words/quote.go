@@ -154,19 +154,34 @@ func (d *dictionary) notOwn(f string) bool {
 // attribution reports how many lines announce a quotation, such as "On Monday, Ann <ann@example.com> wrote:", which programs break
 // anywhere; 0 when they do not. It ends with a colon, and has a date and besides it an address or the word for writing.
 func (d *dictionary) attribution(folded []string) int {
+	n, _ := d.announced(folded)
+	if n > 1 {
+		if m, digits := d.announced(folded[1:]); m > 0 && digits >= fullDate || !strings.ContainsFunc(folded[0], isOfDateOrAddress) {
+			return 0 // the first line is the person's, and what announces comes right behind it
+		}
+	}
+	return n
+}
+
+// fullDate is how many digits a date and a time have at least.
+const fullDate = 6
+
+func isOfDateOrAddress(c rune) bool { return unicode.IsDigit(c) || c == '@' || c == '<' }
+
+// announced is attribution, whatever its first line is; and how many digits it has.
+func (d *dictionary) announced(folded []string) (lines, digits int) {
 	const most, longest = 4, 400
 	joined := ""
 	for i, f := range folded[:min(len(folded), most)] {
 		if f == "" || isMarked(f) {
-			return 0
+			return 0, 0
 		}
 		if joined += " " + f; len(joined) > longest {
-			return 0
+			return 0, 0
 		}
 		if !strings.HasSuffix(f, ":") {
 			continue
 		}
-		digits := 0
 		for _, c := range joined {
 			if unicode.IsDigit(c) {
 				digits++
@@ -174,12 +189,12 @@ func (d *dictionary) attribution(folded []string) int {
 		}
 		wrote := slices.ContainsFunc(d.wrote, func(w string) bool { return holdsWord(joined, w) })
 		address := strings.Contains(joined, "@")
-		if wrote && (digits >= 2 || address) || address && digits >= 5 || wrote && i == 0 && strings.HasSuffix(f, ">:") {
-			return i + 1
+		if wrote && (digits >= 2 || address) || address && digits >= fullDate {
+			return i + 1, digits
 		}
-		return 0
+		return 0, 0
 	}
-	return 0
+	return 0, 0
 }
 
 // holdsWord reports whether a text holds a phrase that no letters go on with, before or behind.

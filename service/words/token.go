@@ -137,7 +137,7 @@ func newFolder() folder { return folder{cases.Fold()} }
 // or none.
 func (f folder) fold(s string) string {
 	if isASCII(s) {
-		return strings.NewReplacer("'", "", "`", "").Replace(strings.ToLower(s))
+		return strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(s), "'", ""), "`", "")
 	}
 	s = norm.NFD.String(f.lower.String(norm.NFKC.String(s)))
 	s = strings.Map(func(c rune) rune {

@@ -12,6 +12,7 @@
 package words
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -112,7 +113,7 @@ func decide(m *mail, r *Reading, plain string) (Meaning, string) {
 	subject := d.judgeSubject(r.Subject, r.From, m.header.has("In-Reply-To") || m.header.has("References"))
 	v := weigh(subject, body)
 	switch {
-	case m.incomplete && (v.meaning == Stop || v.meaning == Empty && v.language != ""):
+	case m.incomplete && v.meaning == Stop:
 		v.meaning = Perhaps // what was not read may have said otherwise
 	case v.meaning == Empty && (m.incomplete || m.attachments):
 		v.meaning = Other
@@ -127,21 +128,12 @@ func (m *mail) tokens() []string {
 	var all []string
 	for _, text := range [][]byte{[]byte(m.header.text("In-Reply-To")), []byte(m.header.text("References")), m.seen} {
 		for _, t := range link.FindTokens(text, maxTokens) {
-			if len(all) < maxTokens && !contains(all, t) {
+			if len(all) < maxTokens && !slices.Contains(all, t) {
 				all = append(all, t)
 			}
 		}
 	}
 	return all
-}
-
-func contains(all []string, s string) bool {
-	for _, x := range all {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // oneLine makes a text one printable line of at most limit characters.

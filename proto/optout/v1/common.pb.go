@@ -761,7 +761,11 @@ type UnsubscribeLink struct {
 	// Names that the DKIM signature must cover (RFC 8058 section 4); signers' default lists miss List-Unsubscribe-Post.
 	DkimSign []string `protobuf:"bytes,4,rep,name=dkim_sign,json=dkimSign,proto3" json:"dkim_sign,omitempty"`
 	// Why the message is not fit for one-click, if it is not (for instance: the public URL is not https).
-	Warning       string `protobuf:"bytes,5,opt,name=warning,proto3" json:"warning,omitempty"`
+	Warning string `protobuf:"bytes,5,opt,name=warning,proto3" json:"warning,omitempty"`
+	// A token that names the address wherever mail about the message quotes it, and does nothing else: put it into the Message-ID,
+	// <UNIQUE.b-TOKEN@your domain>, so that a reply or complaint says whose message it is about, or make the return path of it,
+	// b-TOKEN@ the mail domain, so that bounces count.
+	MessageToken  string `protobuf:"bytes,6,opt,name=message_token,json=messageToken,proto3" json:"message_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +831,13 @@ func (x *UnsubscribeLink) GetDkimSign() []string {
 func (x *UnsubscribeLink) GetWarning() string {
 	if x != nil {
 		return x.Warning
+	}
+	return ""
+}
+
+func (x *UnsubscribeLink) GetMessageToken() string {
+	if x != nil {
+		return x.MessageToken
 	}
 	return ""
 }
@@ -1031,13 +1042,14 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x06joined\x18\x05 \x01(\bR\x06joined\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x9f\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xc4\x01\n" +
 	"\x0fUnsubscribeLink\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06mailto\x18\x02 \x01(\tR\x06mailto\x12+\n" +
 	"\aheaders\x18\x03 \x03(\v2\x11.optout.v1.HeaderR\aheaders\x12\x1b\n" +
 	"\tdkim_sign\x18\x04 \x03(\tR\bdkimSign\x12\x18\n" +
-	"\awarning\x18\x05 \x01(\tR\awarning\"\xd4\x05\n" +
+	"\awarning\x18\x05 \x01(\tR\awarning\x12#\n" +
+	"\rmessage_token\x18\x06 \x01(\tR\fmessageToken\"\xd4\x05\n" +
 	"\x05Entry\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x12(\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x14.optout.v1.EntryKindR\x04kind\x12,\n" +

@@ -681,7 +681,7 @@ func (x *RecordComplaintResponse) GetPosition() *Position {
 // SubmitReportRequest is a message as it was received.
 type SubmitReportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole message (RFC 5322), at most 3 MiB. Required.
+	// The message (RFC 5322), at most 3 MiB; of a larger one, its beginning, with truncated. Required.
 	Message []byte `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	// The envelope's recipients, up to 100. None: those of Delivered-To, X-Original-To, Envelope-To and To that are addresses of ours.
 	Recipients []string `protobuf:"bytes,2,rep,name=recipients,proto3" json:"recipients,omitempty"`
@@ -690,7 +690,9 @@ type SubmitReportRequest struct {
 	// The IP address that the message came from, as your own border server saw it; empty when it is not known, and then no SPF is evaluated.
 	RemoteIp string `protobuf:"bytes,4,opt,name=remote_ip,json=remoteIp,proto3" json:"remote_ip,omitempty"`
 	// What that host called itself.
-	Helo          string `protobuf:"bytes,5,opt,name=helo,proto3" json:"helo,omitempty"`
+	Helo string `protobuf:"bytes,5,opt,name=helo,proto3" json:"helo,omitempty"`
+	// The message goes on: nothing that needs the whole can be proved of it, such as who signed it.
+	Truncated     bool `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +760,13 @@ func (x *SubmitReportRequest) GetHelo() string {
 		return x.Helo
 	}
 	return ""
+}
+
+func (x *SubmitReportRequest) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 // SubmitReportResponse says what became of the message, for each recipient.
@@ -1471,7 +1480,7 @@ const file_optout_v1_feedback_proto_rawDesc = "" +
 	"\x17RecordComplaintResponse\x12\x14\n" +
 	"\x05entry\x18\x01 \x01(\x04R\x05entry\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12/\n" +
-	"\bposition\x18\x03 \x01(\v2\x13.optout.v1.PositionR\bposition\"\x9d\x01\n" +
+	"\bposition\x18\x03 \x01(\v2\x13.optout.v1.PositionR\bposition\"\xbb\x01\n" +
 	"\x13SubmitReportRequest\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\fR\amessage\x12\x1e\n" +
 	"\n" +
@@ -1479,7 +1488,8 @@ const file_optout_v1_feedback_proto_rawDesc = "" +
 	"recipients\x12\x1b\n" +
 	"\tmail_from\x18\x03 \x01(\tR\bmailFrom\x12\x1b\n" +
 	"\tremote_ip\x18\x04 \x01(\tR\bremoteIp\x12\x12\n" +
-	"\x04helo\x18\x05 \x01(\tR\x04helo\"z\n" +
+	"\x04helo\x18\x05 \x01(\tR\x04helo\x12\x1c\n" +
+	"\ttruncated\x18\x06 \x01(\bR\ttruncated\"z\n" +
 	"\x14SubmitReportResponse\x121\n" +
 	"\aresults\x18\x01 \x03(\v2\x17.optout.v1.SubmitResultR\aresults\x12/\n" +
 	"\bposition\x18\x02 \x01(\v2\x13.optout.v1.PositionR\bposition\"\x80\x01\n" +

@@ -109,7 +109,7 @@ Exit codes: 0 done; 1 the answer is no (a check refused, a ledger that does not 
 	for group, commands := range map[string][]*cobra.Command{
 		groupRun:    {p.demoCommand(), p.serveCommand(), p.versionCommand()},
 		groupSend:   {p.checkCommand(), p.linkCommand(), p.lintCommand(), p.doctorCommand()},
-		groupPeople: {p.subscribeCommand(), p.unsubscribeCommand(), p.explainCommand(), p.suppressionsCommand(), p.importCommand()},
+		groupPeople: {p.subscribeCommand(), p.unsubscribeCommand(), p.explainCommand(), p.suppressionsCommand(), p.importCommand(), p.queueCommand(), p.submitCommand()},
 		groupSetUp:  {p.topicCommand(), p.senderCommand(), p.domainCommand(), p.keyCommand(), p.linkKeyCommand(), p.gateCommand(), p.providerCommand()},
 		groupLedger: {p.auditMailCommand(), p.verifyCommand(), p.entriesCommand(), p.checkpointCommand(), p.backupCommand(), p.restoreCommand()},
 	} {

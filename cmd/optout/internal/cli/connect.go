@@ -107,6 +107,7 @@ type call struct {
 	link         optoutv1.LinkServiceClient
 	ledger       optoutv1.LedgerServiceClient
 	admin        optoutv1.AdminServiceClient
+	feedback     optoutv1.FeedbackServiceClient
 
 	close func()
 }
@@ -148,6 +149,7 @@ func (p *program) open(ctx context.Context, cmd *cobra.Command, to *connection) 
 		link:         optoutv1.NewLinkServiceClient(limited),
 		ledger:       optoutv1.NewLedgerServiceClient(limited),
 		admin:        optoutv1.NewAdminServiceClient(limited),
+		feedback:     optoutv1.NewFeedbackServiceClient(limited),
 	}, nil
 }
 

@@ -18,10 +18,14 @@ type fake struct {
 	optoutv1.UnimplementedSuppressionServiceServer
 	optoutv1.UnimplementedAdminServiceServer
 	optoutv1.UnimplementedLedgerServiceServer
+	optoutv1.UnimplementedFeedbackServiceServer
 
 	check  func(*optoutv1.BatchCheckSendRequest) (*optoutv1.BatchCheckSendResponse, error)
 	imp    func(*optoutv1.ImportSuppressionsRequest) (*optoutv1.ImportSuppressionsResponse, error)
 	topics func(context.Context) (*optoutv1.ListTopicsResponse, error)
+	list   func(*optoutv1.ListQueueRequest) (*optoutv1.ListQueueResponse, error)
+	decide func(*optoutv1.DecideQueueRequest) (*optoutv1.DecideQueueResponse, error)
+	submit func(*optoutv1.SubmitReportRequest) (*optoutv1.SubmitReportResponse, error)
 	verify func(grpc.ServerStreamingServer[optoutv1.VerifyResponse]) error
 
 	mu   sync.Mutex
@@ -44,6 +48,18 @@ func (f *fake) Verify(_ *optoutv1.VerifyRequest, s grpc.ServerStreamingServer[op
 	return f.verify(s)
 }
 
+func (f *fake) ListQueue(_ context.Context, q *optoutv1.ListQueueRequest) (*optoutv1.ListQueueResponse, error) {
+	return f.list(q)
+}
+
+func (f *fake) DecideQueue(_ context.Context, q *optoutv1.DecideQueueRequest) (*optoutv1.DecideQueueResponse, error) {
+	return f.decide(q)
+}
+
+func (f *fake) SubmitReport(_ context.Context, q *optoutv1.SubmitReportRequest) (*optoutv1.SubmitReportResponse, error) {
+	return f.submit(q)
+}
+
 // serve starts the fake and returns the variables by which commands find it.
 func (f *fake) serve(t *testing.T) (env []string) {
 	t.Helper()
@@ -61,6 +77,7 @@ func (f *fake) serve(t *testing.T) (env []string) {
 	optoutv1.RegisterSuppressionServiceServer(s, f)
 	optoutv1.RegisterAdminServiceServer(s, f)
 	optoutv1.RegisterLedgerServiceServer(s, f)
+	optoutv1.RegisterFeedbackServiceServer(s, f)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 	return []string{"OPTOUT_SERVER=" + l.Addr().String(), "OPTOUT_KEY=hunter2"}

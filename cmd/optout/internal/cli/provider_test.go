@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -62,6 +63,17 @@ providers:
 		}
 	}
 	demand(t, in.do(t, exitNo, "check", "--topic", "newsletter", "angry@example.com"), `reported mail as spam`)
+
+	resp, err := http.Get("http://" + in.addr.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	demand(t, string(figures), `optout_provider_events_total\{event="complaint",outcome="recorded",provider="news-mail"\} 1`, `optout_provider_events_total\{event="any",outcome="refused",provider="news-mail"\} 1`)
 
 	in.do(t, exitOK, "unsubscribe", "out@example.com")
 	demand(t, in.do(t, exitNo, "provider", "drift", "news-mail"), `(?m)^there-only +listed@example.com  list/ManualSuppression/Recipient since `, `(?m)^here-only +out@example.com  OPTED_OUT_ALL since `,

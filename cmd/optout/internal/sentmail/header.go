@@ -1,6 +1,7 @@
 package sentmail
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -8,9 +9,10 @@ import (
 	"net/mail"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"optout/cmd/optout/internal/mailbox"
 )
 
 // maxHeader is how much of a message's header is kept, in octets: far more than fields of addresses, times and receipts take.
@@ -115,83 +117,44 @@ func addresses(list []string, value string) []string {
 	return list
 }
 
-// message reads a stream that is one message.
-func message(l *lines, where string, o Options) iter.Seq2[Message, error] {
+// headers reads the headers of messages. What has no field is no mail; with every it counts all the same, as each file of a Maildir does:
+// mail that nobody can know anything of.
+func headers(found iter.Seq2[mailbox.Message, error], every bool, o Options) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		var h header
-		for {
-			line, err := l.next()
-			if errors.Is(err, io.EOF) {
-				break
+		in := bufio.NewReaderSize(nil, maxLine)
+		for m, err := range found {
+			if errors.Is(err, mailbox.ErrNothing) {
+				err = ErrNothing
 			}
 			if err != nil {
 				yield(Message{}, err)
 				return
 			}
-			if len(line) == 0 && h.any {
-				break
-			}
-			if len(line) > 0 {
-				h.add(line)
-			}
-		}
-		if h.any {
-			yield(h.message(where, time.Time{}, o), nil)
-		}
-	}
-}
-
-// mbox reads a stream of messages, each begun by a line "From " (RFC 4155) after a blank line. Bodies quote such lines, as
-// ">From " (mboxo) or with one ">" more (mboxrd); both are passed over alike.
-func mbox(l *lines, name string, o Options) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		var h *header
-		var where string
-		var since time.Time
-		blank, within := true, false // within: the lines are of a header
-		for {
-			line, err := l.next()
-			if err != nil && !errors.Is(err, io.EOF) {
+			in.Reset(m.Text)
+			h, err := readHeader(&lines{r: in})
+			if err != nil {
 				yield(Message{}, err)
 				return
 			}
-			sent, begins := time.Time{}, false
-			if err == nil && blank {
-				sent, begins = fromLine(line)
-			}
-			if h != nil && (err != nil || begins) && h.any && !yield(h.message(where, since, o), nil) {
+			if (h.any || every) && !yield(h.message(m.Where, m.Since, o), nil) {
 				return
 			}
-			switch {
-			case err != nil:
-				return
-			case begins:
-				h, where, since, within = &header{}, name+":"+strconv.Itoa(l.number), sent, true
-			case len(line) == 0:
-				within = within && !h.any
-			case within:
-				h.add(line)
-			}
-			blank = len(line) == 0
 		}
 	}
 }
 
-// fromLine reads the line that begins a message of an mbox: "From ", who sent it, and when, in the form of asctime; a zone may
-// stand before or after the year. Without one the time is UTC (RFC 4155).
-func fromLine(line []byte) (time.Time, bool) {
-	if !bytes.HasPrefix(line, []byte("From ")) {
-		return time.Time{}, false
-	}
-	words := strings.Fields(string(line))
-	for i := 1; i+4 < len(words) && i < 12; i++ { // a sender may hold spaces, in quotes
-		when := strings.Join(words[i:], " ")
-		for _, layout := range []string{"Mon Jan 2 15:04:05 2006", "Mon Jan 2 15:04:05 -0700 2006", "Mon Jan 2 15:04:05 2006 -0700", "Mon Jan 2 15:04:05 MST 2006",
-			"Mon Jan 2 15:04 2006", "Mon, 2 Jan 2006 15:04:05 -0700"} {
-			if t, err := time.Parse(layout, when); err == nil {
-				return t, true
-			}
+func readHeader(l *lines) (*header, error) {
+	h := &header{}
+	for {
+		line, err := l.next()
+		if errors.Is(err, io.EOF) || err == nil && len(line) == 0 && h.any {
+			return h, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(line) > 0 {
+			h.add(line)
 		}
 	}
-	return time.Time{}, false
 }

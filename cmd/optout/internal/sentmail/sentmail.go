@@ -1,14 +1,13 @@
 // Package sentmail reads mail that has left, in whatever form it was kept: mbox, Maildir, single messages, Postfix's log. It
 // reads headers only, never a body, holds one message at a time (of a log, the messages that are under way), and takes whatever
-// octets come: what it cannot read it passes over. It knows nothing of optout but the name of the receipt's field.
+// octets come: what it cannot read it passes over. Package mailbox finds the messages. It knows nothing of optout but the name of the
+// receipt's field.
 package sentmail
 
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"optout/cmd/optout/internal/mailbox"
 )
 
 // Message is one message as it left.
@@ -45,11 +46,11 @@ type Format string
 // Formats.
 const (
 	// Auto finds the format by the first octets.
-	Auto    Format = "auto"
-	Mbox    Format = "mbox"
-	Maildir Format = "maildir"
-	EML     Format = "eml"
-	Postfix Format = "postfix"
+	Auto    = Format(mailbox.Auto)
+	Mbox    = Format(mailbox.Mbox)
+	Maildir = Format(mailbox.Maildir)
+	EML     = Format(mailbox.EML)
+	Postfix = Format("postfix")
 )
 
 // Formats are all of them.
@@ -75,24 +76,17 @@ var ErrNothing = errors.New("it holds no sent mail: is it an mbox, a Maildir, a 
 func Path(path string, o Options) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			yield(Message{}, err)
-		case info.IsDir() && (o.Format == Auto || o.Format == Maildir):
-			maildir(path, o)(yield)
-		case info.IsDir():
-			yield(Message{}, fmt.Errorf("%s is a folder, which %s is not", path, o.Format))
-		case o.Format == Maildir:
-			yield(Message{}, fmt.Errorf("%s is a file, which a Maildir is not", path))
-		default:
-			f, err := os.Open(path)
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			defer f.Close()
-			Read(f, filepath.Base(path), o)(yield)
+		if err == nil && (info.IsDir() || o.Format == Maildir) {
+			headers(mailbox.Path(path, mailbox.Format(o.Format), o.Progress), true, o)(yield)
+			return
 		}
+		f, err := os.Open(path)
+		if err != nil {
+			yield(Message{}, err)
+			return
+		}
+		defer f.Close()
+		Read(f, filepath.Base(path), o)(yield)
 	}
 }
 
@@ -100,37 +94,26 @@ func Path(path string, o Options) iter.Seq2[Message, error] {
 // alone, it ends. An empty stream has no messages; one with octets but without any is ErrNothing.
 func Read(r io.Reader, name string, o Options) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		in := bufio.NewReaderSize(&meter{r, o.Progress}, maxLine)
-		if head, _ := in.Peek(2); bytes.Equal(head, []byte{0x1f, 0x8b}) {
-			z, err := gzip.NewReader(in)
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			defer z.Close()
-			in = bufio.NewReaderSize(z, maxLine)
-		}
-		head, err := in.Peek(maxPeek)
-		if err != nil && !errors.Is(err, io.EOF) {
+		in, head, err := mailbox.Open(r, o.Progress)
+		if err != nil {
 			yield(Message{}, err)
 			return
 		}
-		if len(bytes.TrimSpace(head)) == 0 && len(head) < maxPeek {
+		if len(head) == 0 {
 			return
 		}
 		format := o.Format
 		if format == Auto {
 			format = detect(head)
 		}
-		l := &lines{r: in}
 		var found iter.Seq2[Message, error]
 		switch format {
-		case Mbox:
-			found = mbox(l, name, o)
 		case Postfix:
-			found = postfix(l, o)
+			found = postfix(&lines{r: in}, o)
+		case Mbox:
+			found = headers(mailbox.Split(in, name), false, o)
 		case EML:
-			found = message(l, name, o)
+			found = headers(one(mailbox.Message{Where: name, Text: in}), false, o)
 		default:
 			yield(Message{}, ErrNothing)
 			return
@@ -148,13 +131,11 @@ func Read(r io.Reader, name string, o Options) iter.Seq2[Message, error] {
 	}
 }
 
-// maxPeek is how much is looked at to find the format.
-const maxPeek = 4096
+func one(m mailbox.Message) iter.Seq2[mailbox.Message, error] {
+	return func(yield func(mailbox.Message, error) bool) { yield(m, nil) }
+}
 
-var (
-	fieldLine = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
-	logTime   = regexp.MustCompile(`^(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)`)
-)
+var logTime = regexp.MustCompile(`^(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)`)
 
 // detect tells the format by the first line that is not blank; Auto when it cannot.
 func detect(head []byte) Format {
@@ -162,93 +143,10 @@ func detect(head []byte) Format {
 	for strings.HasPrefix(line, "-- ") { // journalctl tells so when its logs begin, and when the machine did
 		line, rest, _ = strings.Cut(rest, "\n")
 	}
-	switch {
-	case strings.HasPrefix(line, "From "):
-		return Mbox
-	case logTime.MatchString(line):
+	if logTime.MatchString(line) {
 		return Postfix
-	case fieldLine.MatchString(line):
-		return EML
 	}
-	return Auto
-}
-
-// maildir reads the messages of a Maildir's folders cur and new.
-func maildir(path string, o Options) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		folders := 0
-		for _, sub := range []string{"cur", "new"} {
-			d, err := os.Open(filepath.Join(path, sub))
-			if errors.Is(err, os.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			folders++
-			more := letters(d, filepath.Join(path, sub), o, yield)
-			d.Close()
-			if !more {
-				return
-			}
-		}
-		if folders == 0 {
-			yield(Message{}, fmt.Errorf("%s is no Maildir: it has neither cur nor new", path))
-		}
-	}
-}
-
-// letters reads the files of one folder, some names at a time, and reports whether to go on.
-func letters(d *os.File, path string, o Options, yield func(Message, error) bool) bool {
-	for {
-		names, err := d.Readdirnames(1000)
-		if errors.Is(err, io.EOF) {
-			return true
-		}
-		if err != nil {
-			yield(Message{}, err)
-			return false
-		}
-		for _, name := range names {
-			if strings.HasPrefix(name, ".") {
-				continue
-			}
-			m, err := letter(filepath.Join(path, name), name, o)
-			if errors.Is(err, os.ErrNotExist) {
-				continue // read, moved or deleted by somebody meanwhile
-			}
-			if !yield(m, err) || err != nil {
-				return false
-			}
-		}
-	}
-}
-
-func letter(path, name string, o Options) (Message, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Message{}, err
-	}
-	defer f.Close()
-	for m, err := range message(&lines{r: bufio.NewReaderSize(&meter{f, o.Progress}, maxLine)}, name, o) {
-		return m, err
-	}
-	return Message{Where: name, Shown: true}, nil // no field at all: mail that nobody can know anything of
-}
-
-// meter tells how many octets are read.
-type meter struct {
-	r    io.Reader
-	tell func(int)
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if m.tell != nil {
-		m.tell(n)
-	}
-	return n, err
+	return Format(mailbox.Detect(head))
 }
 
 // maxLine is how much of a line is looked at, in octets. What follows is passed over.

@@ -1,0 +1,350 @@
+package imapin_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap"
+	"github.com/emersion/go-imap/client"
+	"go.uber.org/goleak"
+
+	"optout/service/imapin"
+	"optout/service/mailtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// reader takes messages and remembers how often it was given each.
+type reader struct {
+	t    *testing.T
+	d    *mailtest.Dovecot
+	mu   sync.Mutex
+	got  map[string]int
+	take func(subject string, times int) error // may be nil
+}
+
+func newReader(t *testing.T) *reader {
+	return &reader{t: t, d: mailtest.StartDovecot(t), got: map[string]int{}}
+}
+
+func (r *reader) count(subject string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.got[subject]
+}
+
+// run starts a poller of a folder; the function it returns ends it and waits.
+func (r *reader) run(folder string, change ...func(*imapin.Options)) (stop func()) {
+	r.t.Helper()
+	o := imapin.Options{Mailbox: r.d.URL(folder), TLS: r.d.TLS, Now: time.Now, Log: slog.New(slog.DiscardHandler), Take: func(_ context.Context, raw []byte) error {
+		_, rest, _ := strings.Cut(string(raw), "Subject: ")
+		subject, _, _ := strings.Cut(rest, "\r\n")
+		r.mu.Lock()
+		r.got[subject]++
+		n := r.got[subject]
+		r.mu.Unlock()
+		if r.take != nil {
+			return r.take(subject, n)
+		}
+		return nil
+	}}
+	for _, f := range change {
+		f(&o)
+	}
+	p, err := imapin.New(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	imapin.RetrySoon(p)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	stop = func() { cancel(); running.Wait() }
+	r.t.Cleanup(stop)
+	return stop
+}
+
+// until waits for a condition.
+func (r *reader) until(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: not within 30 seconds; Dovecot said:\n%s", what, r.d.Log())
+		}
+	}
+}
+
+// owner is another client of the mailbox.
+func (r *reader) owner(folder string) *client.Client {
+	r.t.Helper()
+	c, err := client.DialTLS(r.d.Addr, r.d.TLS.Clone())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := c.Login(mailtest.DovecotUser, "correct horse"); err != nil {
+		r.t.Fatal(err)
+	}
+	if folder != "INBOX" {
+		if err := c.Create(folder); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if _, err := c.Select(folder, false); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Terminate() })
+	return c
+}
+
+func put(t *testing.T, c *client.Client, folder, subject, body string) {
+	t.Helper()
+	if err := c.Append(folder, nil, time.Now(), strings.NewReader("From: ann@example.org\r\nSubject: "+subject+"\r\n\r\n"+body+"\r\n")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flagged is how many messages of the folder have a flag, and without how many lack it.
+func flagged(t *testing.T, c *client.Client, flag string) (with, without int) {
+	t.Helper()
+	if err := c.Noop(); err != nil {
+		t.Fatal(err)
+	}
+	all := imap.NewSearchCriteria()
+	found, err := c.UidSearch(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.WithFlags = []string{flag}
+	marked, err := c.UidSearch(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(marked), len(found) - len(marked)
+}
+
+// What lies there and what comes later is taken once and marked, without being seen or deleted; the server tells when mail comes.
+func TestMailIsTakenAndMarked(t *testing.T) {
+	r := newReader(t)
+	for _, folder := range []string{"INBOX", "Wünsche & mehr"} {
+		c := r.owner(folder)
+		put(t, c, folder, folder+" before", "x")
+		stop := r.run(folder, func(o *imapin.Options) { o.Poll = time.Hour })
+		r.until("what was there", func() bool { return r.count(folder+" before") == 1 })
+		r.until("marked", func() bool { n, _ := flagged(t, c, "$OptoutDone"); return n == 1 })
+		put(t, c, folder, folder+" after", strings.Repeat("line\r\n", 100000))
+		r.until("what comes later", func() bool { return r.count(folder+" after") == 1 })
+		r.until("marked", func() bool { n, _ := flagged(t, c, "$OptoutDone"); return n == 2 })
+		stop()
+		stop = r.run(folder) // a new start reads nothing again
+		put(t, c, folder, folder+" third", "x")
+		r.until("after a new start", func() bool { return r.count(folder+" third") == 1 })
+		stop()
+		if r.count(folder+" before") != 1 || r.count(folder+" after") != 1 {
+			t.Errorf("%s: taken again: %v", folder, r.got)
+		}
+		if seen, _ := flagged(t, c, imap.SeenFlag); seen != 0 {
+			t.Errorf("%s: %d messages look read", folder, seen)
+		}
+	}
+}
+
+// A message is marked only when it was taken: one that fails, or whose taking panics, is tried again, and others do not wait for it.
+func TestWhatFailsIsTriedAgain(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	r.take = func(subject string, times int) error {
+		switch {
+		case subject == "poison":
+			panic("a fault")
+		case subject == "later" && times < 4:
+			return errors.New("not now")
+		}
+		return nil
+	}
+	for _, s := range []string{"poison", "later", "one", "two"} {
+		put(t, c, "INBOX", s, "x")
+	}
+	r.run("INBOX")
+	r.until("others", func() bool { return r.count("one") == 1 && r.count("two") == 1 })
+	r.until("the fourth try", func() bool { return r.count("later") == 4 && r.count("poison") > 1 })
+	r.until("marked", func() bool { n, rest := flagged(t, c, "$OptoutDone"); return n == 3 && rest == 1 })
+}
+
+// Two pollers at once lose nothing, and seldom do anything twice.
+func TestTwoPollers(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	const n = 200
+	for i := range n {
+		put(t, c, "INBOX", fmt.Sprintf("m%d", i), "x")
+	}
+	r.run("INBOX")
+	r.run("INBOX")
+	r.until("all marked", func() bool { marked, _ := flagged(t, c, "$OptoutDone"); return marked == n })
+	total := 0
+	for i := range n {
+		k := r.count(fmt.Sprintf("m%d", i))
+		if total += k; k == 0 {
+			t.Errorf("m%d was never taken", i)
+		}
+	}
+	t.Logf("%d messages were taken %d times", n, total)
+	if total > n+n/4 {
+		t.Errorf("%d messages were taken %d times: the pollers do the same work", n, total)
+	}
+}
+
+// A server that ends and comes back, and a connection that is cut between taking and marking, lose nothing.
+func TestConnectionsEnd(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	cut := make(chan struct{}, 1)
+	r.take = func(subject string, times int) error {
+		if subject == "cut" && times == 1 {
+			r.d.Stop() // the mark of this message can no longer be set
+			cut <- struct{}{}
+		}
+		return nil
+	}
+	put(t, c, "INBOX", "cut", "x")
+	r.run("INBOX")
+	<-cut
+	r.d.Start()
+	r.until("taken again", func() bool { return r.count("cut") == 2 })
+	c = r.owner("INBOX")
+	r.until("marked", func() bool { n, _ := flagged(t, c, "$OptoutDone"); return n == 1 })
+	put(t, c, "INBOX", "next", "x")
+	r.until("the next", func() bool { return r.count("next") == 1 })
+}
+
+// What is too large is left, flagged, and does not keep the rest from being read.
+func TestTooLarge(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	put(t, c, "INBOX", "large", strings.Repeat(strings.Repeat("a", 998)+"\r\n", 32<<10))
+	put(t, c, "INBOX", "small", "x")
+	r.run("INBOX")
+	r.until("the small one", func() bool { return r.count("small") == 1 })
+	r.until("the flag", func() bool { n, _ := flagged(t, c, imap.FlaggedFlag); return n == 1 })
+	if r.count("large") != 0 {
+		t.Error("the large one was read")
+	}
+}
+
+// A wrong password is tried again, so that a new one in the file is found; it is in no log. Without TLS none is sent off loopback.
+func TestPasswords(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	put(t, c, "INBOX", "hello", "x")
+	if err := os.WriteFile(r.d.PasswordFile, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	var mu sync.Mutex
+	r.run("INBOX", func(o *imapin.Options) {
+		o.Log = slog.New(slog.NewTextHandler(locked{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	r.until("the refusal", func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(log.String(), "log in") })
+	if err := os.WriteFile(r.d.PasswordFile, []byte("correct horse\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the new password", func() bool { return r.count("hello") == 1 })
+	mu.Lock()
+	defer mu.Unlock()
+	if s := log.String(); strings.Contains(s, "hunter2") || strings.Contains(s, "correct horse") || strings.Contains(s, mailtest.DovecotUser) {
+		t.Errorf("the log tells too much:\n%s", s)
+	}
+}
+
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+// With imap:// the session is encrypted before the password is sent.
+func TestStartTLS(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	put(t, c, "INBOX", "hello", "x")
+	plain := func(o *imapin.Options) {
+		o.Mailbox = strings.Replace(strings.Replace(o.Mailbox, "imaps://", "imap://", 1), r.d.Addr, r.d.Plain, 1)
+	}
+	stop := r.run("INBOX", plain, func(o *imapin.Options) { o.TLS = &tls.Config{} }) // which does not trust the certificate
+	time.Sleep(300 * time.Millisecond)
+	stop()
+	if r.count("hello") != 0 {
+		t.Error("read from a server that nobody vouches for")
+	}
+	r.run("INBOX", plain)
+	r.until("with STARTTLS", func() bool { return r.count("hello") == 1 })
+}
+
+func TestBadURLs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pw")
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []string{"", "https://a@b/", "imaps://host/INBOX?password-file=" + file, "imaps://user:secret@host/?password-file=" + file, "imaps://user@host/INBOX",
+		"imaps://user@host/INBOX?password-file=" + file, "imaps://user@host/INBOX?password-file=/nonexistent", "imaps://user@/"} {
+		if _, err := imapin.New(imapin.Options{Mailbox: u}); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", u, err)
+		}
+	}
+}
+
+// A server that says nothing, or sends without end, costs bounded time and memory.
+func TestHostileServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connected := make(chan struct{}, 100)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connected <- struct{}{}
+			io.WriteString(c, "* OK hello\r\n")
+			io.WriteString(c, "* CAPABILITY IMAP4rev1\r\n* 99999999999999999999 EXISTS\r\nnonsense\r\n* {99999999999}\r\n")
+			c.Close()
+		}
+	})
+	file := filepath.Join(t.TempDir(), "pw")
+	os.WriteFile(file, []byte("x\n"), 0o600)
+	p, err := imapin.New(imapin.Options{Mailbox: "imap://u@" + l.Addr().String() + "/?password-file=" + file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	imapin.RetrySoon(p)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	for range 3 {
+		<-connected
+	}
+	cancel()
+	running.Wait()
+	l.Close()
+	serving.Wait()
+}
