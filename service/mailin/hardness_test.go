@@ -297,12 +297,13 @@ func TestSlowClients(t *testing.T) {
 	silent.expect("421 4.4.2")
 	silent.ends()
 	drip.expect("421 4.4.2")
-	// While most connections are in use, patience is short: the first eleven wait as above, the next not.
+	// While most connections are in use, patience is short: for the first eleven the server waits as above, for the next not.
 	var held []*line
 	for range 11 {
 		held = append(held, dial(t, "tcp", o.addr, "220"))
 	}
 	dial(t, "tcp", o.addr, "220").expect("421 4.4.2")
+	held[0].say("250 NOOP") // it came before, and is waited for still
 	o.works(t)
 	for _, l := range held {
 		l.expect("421")
