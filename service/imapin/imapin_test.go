@@ -1,6 +1,7 @@
 package imapin_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -34,8 +35,22 @@ type reader struct {
 	take func(subject string, times int) error // may be nil
 }
 
-func newReader(t *testing.T) *reader {
-	return &reader{t: t, d: mailtest.StartDovecot(t), got: map[string]int{}}
+func newReader(t *testing.T, settings ...string) *reader {
+	return &reader{t: t, d: mailtest.StartDovecot(t, settings...), got: map[string]int{}}
+}
+
+// rights are settings that leave the mailbox's owner only some rights to INBOX (RFC 4314): without w no keywords, without e no moving.
+func rights(t *testing.T, letters string) []string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "acl") // not t.TempDir: Dovecot's own users read it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "INBOX"), []byte("owner "+letters+"\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"mail_plugins = acl", "plugin {\n  acl = vfile:" + dir + "\n}"}
 }
 
 func (r *reader) count(subject string) int {
@@ -179,6 +194,46 @@ func TestWhatFailsIsTriedAgain(t *testing.T) {
 	r.until("others", func() bool { return r.count("one") == 1 && r.count("two") == 1 })
 	r.until("the fourth try", func() bool { return r.count("later") == 4 && r.count("poison") > 1 })
 	r.until("marked", func() bool { n, rest := flagged(t, c, "$OptoutDone"); return n == 3 && rest == 1 })
+}
+
+// Where the mailbox keeps no keywords, what is done is moved out of it, and nothing is lost.
+func TestNoKeywords(t *testing.T) {
+	r := newReader(t, rights(t, "lrstikxe")...)
+	c := r.owner("INBOX")
+	put(t, c, "INBOX", "one", "x")
+	r.run("INBOX")
+	r.until("the first is moved", func() bool {
+		done, err := c.Status("optout-done", []imap.StatusItem{imap.StatusMessages})
+		return err == nil && done.Messages == 1
+	})
+	put(t, c, "INBOX", "two", "x")
+	r.until("the second is moved", func() bool {
+		done, err := c.Status("optout-done", []imap.StatusItem{imap.StatusMessages})
+		return err == nil && done.Messages == 2
+	})
+	if r.count("one") != 1 || r.count("two") != 1 {
+		t.Errorf("taken %v times", r.got)
+	}
+}
+
+// A server that refuses to mark a message costs that message some tries; it keeps no other from being taken, and the connection stays.
+func TestMarkRefused(t *testing.T) {
+	r := newReader(t, rights(t, "lrstikx")...)
+	c := r.owner("INBOX")
+	for _, s := range []string{"one", "two", "three"} {
+		put(t, c, "INBOX", s, "x")
+	}
+	var logged bytes.Buffer
+	r.run("INBOX", func(o *imapin.Options) { o.Log = slog.New(slog.NewTextHandler(locked{&r.mu, &logged}, nil)) })
+	said := func(text string) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return strings.Contains(logged.String(), text)
+	}
+	r.until("all are taken, and again", func() bool { return r.count("one") > 1 && r.count("two") > 1 && r.count("three") > 1 })
+	if !said("could not be marked") || said("the mailbox cannot be read now") {
+		t.Errorf("logged:\n%s", logged.String())
+	}
 }
 
 // Two pollers at once lose nothing, and seldom do anything twice.

@@ -207,11 +207,20 @@ func (s *session) one(ctx context.Context, uid uint32) (taken bool, err error) {
 		s.p.o.Log.Warn("a message could not be taken; it is tried again", "mailbox", s.p.name, "uid", uid, "error", err)
 		return false, nil
 	}
-	delete(s.p.later, uid)
 	if s.keywords {
-		return true, s.store(uid, done)
+		err = s.store(uid, done)
+	} else {
+		err = s.c.UidMove(one(uid), doneInstead)
 	}
-	return true, s.c.UidMove(one(uid), doneInstead)
+	if err != nil && s.c.State() == imap.SelectedState {
+		// The server refuses, and the connection is well. To end it here would take the message anew at each connection, and keep others waiting.
+		s.p.o.Log.Warn("a message was taken but could not be marked as done; it will be taken again", "mailbox", s.p.name, "uid", uid, "error", err)
+		return false, nil
+	}
+	if err == nil {
+		delete(s.p.later, uid)
+	}
+	return err == nil, err
 }
 
 // take hands a message on. A fault in who takes it must not keep the others waiting.

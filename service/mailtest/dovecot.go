@@ -42,8 +42,8 @@ type Dovecot struct {
 // DovecotUser is the user of every Dovecot.
 const DovecotUser = "box@example.com"
 
-// StartDovecot starts a server that ends with the test. keywords tells whether its mailboxes keep keywords.
-func StartDovecot(t testing.TB) *Dovecot {
+// StartDovecot starts a server that ends with the test; settings are further lines of dovecot.conf.
+func StartDovecot(t testing.TB, settings ...string) *Dovecot {
 	t.Helper()
 	_, err := exec.LookPath("dovecot")
 	ledgertest.Require(t, "reading mailboxes needs Debian's dovecot-imapd", err == nil)
@@ -110,7 +110,8 @@ service imap-login {
     ssl = yes
   }
 }
-`, d.dir, port, plain, group.Name), 0o644)
+%[5]s
+`, d.dir, port, plain, group.Name, strings.Join(settings, "\n")), 0o644)
 	d.Start()
 	t.Cleanup(d.Stop)
 	return d
