@@ -136,9 +136,8 @@ func (s *session) open(conn net.Conn) (err error) {
 // round takes the messages that are not done. again is when to look anew at the latest; 0 for at once.
 func (s *session) round(ctx context.Context) (again time.Duration, err error) {
 	criteria := imap.NewSearchCriteria()
-	criteria.WithoutFlags = []string{imap.DeletedFlag, done, large}
-	if !s.keywords {
-		criteria.WithoutFlags = []string{imap.DeletedFlag}
+	if s.keywords { // what somebody has marked as deleted meanwhile was asked for all the same
+		criteria.WithoutFlags = []string{done, large}
 	}
 	uids, err := s.c.UidSearch(criteria)
 	if err != nil {
