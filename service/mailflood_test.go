@@ -56,7 +56,12 @@ func newFlood(t *testing.T, eager bool, seed uint64) *flood {
 	f.postfix = mailtest.StartPostfix(t, relay, "default_destination_concurrency_limit = 20", "default_destination_concurrency_failed_cohort_limit = 0",
 		"default_process_limit = 40", "in_flow_delay = 0")
 	f.service = newInstallation(t, f.data(), f.flags()...)
-	t.Cleanup(func() { f.service.kill() })
+	t.Cleanup(func() {
+		f.service.kill()
+		if t.Failed() {
+			t.Logf("the service said:\n%s", f.service.log.String())
+		}
+	})
 	return f
 }
 
