@@ -127,6 +127,11 @@ func (p *Poller) password() (string, error) {
 	return password, nil
 }
 
+// redacted is an error without the user, whom servers like to repeat.
+func (p *Poller) redacted(err error) string {
+	return strings.ReplaceAll(err.Error(), p.user, "…")
+}
+
 // Run watches the mailbox until ctx ends. Whatever goes wrong it tries again, after a while.
 func (p *Poller) Run(ctx context.Context) {
 	wait := p.firstWait
@@ -138,7 +143,7 @@ func (p *Poller) Run(ctx context.Context) {
 		if worked {
 			wait = p.firstWait
 		}
-		p.o.Log.Warn("the mailbox cannot be read now; it is tried again", "mailbox", p.name, "error", err, "in", wait)
+		p.o.Log.Warn("the mailbox cannot be read now; it is tried again", "mailbox", p.name, "error", p.redacted(err), "in", wait)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait + rand.N(wait/2+1)): // so that pollers do not come back all at once
