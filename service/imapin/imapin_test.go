@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emersion/go-imap"
-	"github.com/emersion/go-imap/client"
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 	"go.uber.org/goleak"
 
 	"optout/service/imapin"
@@ -86,51 +86,57 @@ func (r *reader) until(what string, ok func() bool) {
 }
 
 // owner is another client of the mailbox.
-func (r *reader) owner(folder string) *client.Client {
+func (r *reader) owner(folder string) *imapclient.Client {
 	r.t.Helper()
-	c, err := client.DialTLS(r.d.Addr, r.d.TLS.Clone())
+	c, err := imapclient.DialTLS(r.d.Addr, &imapclient.Options{TLSConfig: r.d.TLS.Clone()})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := c.Login(mailtest.DovecotUser, "correct horse"); err != nil {
+	r.t.Cleanup(func() { c.Close() })
+	if err := c.Login(mailtest.DovecotUser, "correct horse").Wait(); err != nil {
 		r.t.Fatal(err)
 	}
 	if folder != "INBOX" {
-		if err := c.Create(folder); err != nil {
+		if err := c.Create(folder, nil).Wait(); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	if _, err := c.Select(folder, false); err != nil {
+	if _, err := c.Select(folder, nil).Wait(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { c.Terminate() })
 	return c
 }
 
-func put(t *testing.T, c *client.Client, folder, subject, body string) {
+func put(t *testing.T, c *imapclient.Client, folder, subject, body string) {
 	t.Helper()
-	if err := c.Append(folder, nil, time.Now(), strings.NewReader("From: ann@example.org\r\nSubject: "+subject+"\r\n\r\n"+body+"\r\n")); err != nil {
+	text := "From: ann@example.org\r\nSubject: " + subject + "\r\n\r\n" + body + "\r\n"
+	cmd := c.Append(folder, int64(len(text)), nil)
+	_, err := io.WriteString(cmd, text)
+	if err == nil {
+		err = cmd.Close()
+	}
+	if err == nil {
+		_, err = cmd.Wait()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 // flagged is how many messages of the folder have a flag, and without how many lack it.
-func flagged(t *testing.T, c *client.Client, flag string) (with, without int) {
+func flagged(t *testing.T, c *imapclient.Client, flag imap.Flag) (with, without int) {
 	t.Helper()
-	if err := c.Noop(); err != nil {
+	if err := c.Noop().Wait(); err != nil {
 		t.Fatal(err)
 	}
-	all := imap.NewSearchCriteria()
-	found, err := c.UidSearch(all)
-	if err != nil {
-		t.Fatal(err)
+	count := func(criteria *imap.SearchCriteria) int {
+		found, err := c.UIDSearch(criteria, nil).Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found.AllUIDs())
 	}
-	all.WithFlags = []string{flag}
-	marked, err := c.UidSearch(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(marked), len(found) - len(marked)
+	return count(&imap.SearchCriteria{Flag: []imap.Flag{flag}}), count(&imap.SearchCriteria{NotFlag: []imap.Flag{flag}})
 }
 
 // What lies there and what comes later is taken once and marked, without being seen or deleted; the server tells when mail comes.
@@ -153,7 +159,7 @@ func TestMailIsTakenAndMarked(t *testing.T) {
 		if r.count(folder+" before") != 1 || r.count(folder+" after") != 1 {
 			t.Errorf("%s: taken again: %v", folder, r.got)
 		}
-		if seen, _ := flagged(t, c, imap.SeenFlag); seen != 0 {
+		if seen, _ := flagged(t, c, imap.FlagSeen); seen != 0 {
 			t.Errorf("%s: %d messages look read", folder, seen)
 		}
 	}
@@ -236,7 +242,7 @@ func TestTooLarge(t *testing.T) {
 	put(t, c, "INBOX", "small", "x")
 	r.run("INBOX")
 	r.until("the small one", func() bool { return r.count("small") == 1 })
-	r.until("the flag", func() bool { n, _ := flagged(t, c, imap.FlaggedFlag); return n == 1 })
+	r.until("the flag", func() bool { n, _ := flagged(t, c, imap.FlagFlagged); return n == 1 })
 	if r.count("large") != 0 {
 		t.Error("the large one was read")
 	}
@@ -255,7 +261,7 @@ func TestPasswords(t *testing.T) {
 	r.run("INBOX", func(o *imapin.Options) {
 		o.Log = slog.New(slog.NewTextHandler(locked{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	r.until("the refusal", func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(log.String(), "log in") })
+	r.until("the refusal", func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(log.String(), "refused user or password") })
 	if err := os.WriteFile(r.d.PasswordFile, []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +338,7 @@ func TestHostileServer(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "pw")
 	os.WriteFile(file, []byte("x\n"), 0o600)
-	p, err := imapin.New(imapin.Options{Mailbox: "imap://u@" + l.Addr().String() + "/?password-file=" + file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	p, err := imapin.New(imapin.Options{Mailbox: "imap://u@" + l.Addr().String() + "/?password-file=" + file, Take: func(context.Context, []byte) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
