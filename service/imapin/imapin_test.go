@@ -1,6 +1,7 @@
 package imapin_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -34,8 +35,9 @@ type reader struct {
 	take func(subject string, times int) error // may be nil
 }
 
-func newReader(t *testing.T) *reader {
-	return &reader{t: t, d: mailtest.StartDovecot(t), got: map[string]int{}}
+func newReader(t *testing.T, settings ...string) *reader {
+	t.Parallel() // each has a server of its own
+	return &reader{t: t, d: mailtest.StartDovecot(t, settings...), got: map[string]int{}}
 }
 
 func (r *reader) count(subject string) int {
@@ -67,6 +69,7 @@ func (r *reader) run(folder string, change ...func(*imapin.Options)) (stop func(
 		r.t.Fatal(err)
 	}
 	imapin.RetrySoon(p)
+	imapin.ClaimsEnd(p, 500*time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { p.Run(ctx) })
@@ -211,13 +214,13 @@ func TestTwoPollers(t *testing.T) {
 	}
 }
 
-// A server that ends and comes back, and a connection that is cut between taking and marking, lose nothing.
+// A server that ends between taking and marking, and comes back, loses nothing and has nothing taken twice.
 func TestConnectionsEnd(t *testing.T) {
 	r := newReader(t)
 	c := r.owner("INBOX")
 	cut := make(chan struct{}, 1)
 	r.take = func(subject string, times int) error {
-		if subject == "cut" && times == 1 {
+		if subject == "cut" {
 			r.d.Stop() // the mark of this message can no longer be set
 			cut <- struct{}{}
 		}
@@ -227,11 +230,111 @@ func TestConnectionsEnd(t *testing.T) {
 	r.run("INBOX")
 	<-cut
 	r.d.Start()
-	r.until("taken again", func() bool { return r.count("cut") == 2 })
 	c = r.owner("INBOX")
 	r.until("marked", func() bool { n, _ := flagged(t, c, "$OptoutDone"); return n == 1 })
 	put(t, c, "INBOX", "next", "x")
 	r.until("the next", func() bool { return r.count("next") == 1 })
+	if n := r.count("cut"); n != 1 {
+		t.Errorf("it was taken %d times", n)
+	}
+}
+
+// When the service itself ends between taking and marking, the next one takes the message again, in spite of the claim left on it.
+func TestTheServiceEndsBeforeTheMark(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	cut := make(chan struct{}, 1)
+	r.take = func(_ string, times int) error {
+		if times == 1 {
+			r.d.Stop()
+			cut <- struct{}{}
+		}
+		return nil
+	}
+	put(t, c, "INBOX", "cut", "x")
+	stop := r.run("INBOX")
+	<-cut
+	stop()
+	r.d.Start()
+	c = r.owner("INBOX")
+	if n, _ := flagged(t, c, "$OptoutTaken"); n != 1 {
+		t.Fatal("the message was not claimed, so this shows nothing")
+	}
+	r.run("INBOX")
+	r.until("marked", func() bool { n, _ := flagged(t, c, "$OptoutDone"); return n == 1 })
+	if n := r.count("cut"); n != 2 {
+		t.Errorf("it was taken %d times", n)
+	}
+}
+
+// withoutKeywords relays to the server and takes the right to make keywords out of what it says, as Exchange's folders lack it.
+func (r *reader) withoutKeywords(o *imapin.Options) {
+	r.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	r.t.Cleanup(func() { l.Close(); serving.Wait() })
+	serving.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", r.d.Plain)
+			if err != nil {
+				near.Close()
+				return
+			}
+			serving.Go(func() { io.Copy(far, near); far.Close() })
+			serving.Go(func() {
+				defer near.Close()
+				for in := bufio.NewReader(far); ; {
+					line, err := in.ReadString('\n')
+					if _, err := io.WriteString(near, strings.Replace(line, ` \*)] Flags permitted`, `)] Flags permitted`, 1)); err != nil {
+						return
+					}
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	o.TLS = nil // in clear, on loopback, so that it can be changed
+	o.Mailbox = strings.Replace(strings.Replace(o.Mailbox, "imaps://", "imap://", 1), r.d.Addr, l.Addr().String(), 1)
+}
+
+// Where a folder takes no keywords what is done is moved, by MOVE or without it; also where the server has neither IDLE nor CONDSTORE.
+func TestWithoutKeywords(t *testing.T) {
+	for name, settings := range map[string][]string{"MOVE": nil, "UIDPLUS": {"imap_capability = IMAP4rev1 UIDPLUS LITERAL+"}} {
+		t.Run(name, func(t *testing.T) {
+			r := newReader(t, settings...)
+			r.take = func(subject string, times int) error {
+				if subject == "later" && times == 1 {
+					return errors.New("not now")
+				}
+				return nil
+			}
+			c := r.owner("INBOX")
+			for _, s := range []string{"one", "later", "three"} {
+				put(t, c, "INBOX", s, "x")
+			}
+			r.run("INBOX", r.withoutKeywords, func(o *imapin.Options) { o.Poll = 50 * time.Millisecond })
+			r.until("moved", func() bool { n, rest := flagged(t, c, imap.FlagDeleted); return n+rest == 0 })
+			put(t, c, "INBOX", "four", "x")
+			r.until("what comes later", func() bool { return r.count("four") == 1 })
+			r.until("moved too", func() bool { n, rest := flagged(t, c, imap.FlagDeleted); return n+rest == 0 })
+			done, err := c.Select("optout-done", nil).Wait()
+			if err != nil || done.NumMessages != 4 {
+				t.Errorf("optout-done holds %d messages: %v", done.NumMessages, err)
+			}
+			if r.count("one") != 1 || r.count("later") != 2 {
+				t.Errorf("taken: %v", r.got)
+			}
+		})
+	}
 }
 
 // What is too large is left, flagged, and does not keep the rest from being read.
@@ -261,7 +364,11 @@ func TestPasswords(t *testing.T) {
 	r.run("INBOX", func(o *imapin.Options) {
 		o.Log = slog.New(slog.NewTextHandler(locked{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	r.until("the refusal", func() bool { mu.Lock(); defer mu.Unlock(); return strings.Contains(log.String(), "refused user or password") })
+	r.until("the refusal", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(log.String(), "refused user or password")
+	})
 	if err := os.WriteFile(r.d.PasswordFile, []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
