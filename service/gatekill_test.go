@@ -35,8 +35,9 @@ func sinkProcess() {
 	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
 		return &durable{waiting: path + ".wait", keep: func(line string) error {
 			mu.Lock()
-			defer mu.Unlock()
-			if _, err := f.WriteString(line); err != nil {
+			_, err := f.WriteString(line)
+			mu.Unlock()
+			if err != nil {
 				return err
 			}
 			return f.Sync()

@@ -15,7 +15,7 @@ import (
 )
 
 // BenchmarkMailIn brings unsubscribe mail, each message for a person of its own, over 64 connections to the service and to a bare
-// go-smtp server that appends each message to a file and syncs it before it answers; in turn, each in a process of its own, with the
+// go-smtp server that appends each message to a file and syncs that before it answers, many at a time; in turn, each in a process of its own, with the
 // same sender. The ratio is of the messages a second that were answered with 250. Goal: at least 0.5.
 func BenchmarkMailIn(b *testing.B) {
 	const messages = 6400

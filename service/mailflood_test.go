@@ -189,7 +189,11 @@ func (f *flood) run(random *rand.Rand, n, kills, fulls int) (lost []string) {
 	for i, strike := range faults {
 		f.reach((i + 1) * n / (len(faults) + 2))
 		if f.brought() {
-			f.t.Errorf("all was brought before fault %d of %d", i+1, len(faults))
+			// A fault that hits nothing shows nothing. Few messages, or a server that answers too early, may be through before.
+			if f.t.Logf("all was brought before fault %d of %d", i+1, len(faults)); i == 0 || f.eager == nil && !testing.Short() {
+				f.t.Error("that is too early")
+			}
+			break
 		}
 		strike()
 	}

@@ -118,7 +118,7 @@ func TestREADME(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"SEND         ann@example.com", "exit code 1: not to be mailed", "List-Unsubscribe: <http", "opted out of ALL; by one-click",
-		"ann@example.com refused DO_NOT_SEND: OPTED_OUT_ALL", "bob@example.com sent SEND", `"verdict":"VERDICT_SEND"`, "python sends with ['List-Unsubscribe'", "node sends with", "php sends with List-Unsubscribe"} {
+		"ann@example.com refused DO_NOT_SEND: OPTED_OUT_ALL", "bob@example.com sent SEND", `"verdict":"VERDICT_SEND"`, "python sends with ['List-Unsubscribe'", "node sends with", "php sends with List-Unsubscribe", "gus is not to be mailed", "unread    waits for you  hal@example.com"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the README's commands do not print %q:\n%s", want, out.String())
 		}

@@ -141,7 +141,11 @@ func (s *session) find(now time.Time) (found []imap.UID, more bool, err error) {
 		if n := s.expunged.Load(); n != f.expunged {
 			f.next, f.expunged = 1, n
 		}
-		last := s.client.Mailbox().NumMessages
+		folder := s.client.Mailbox()
+		if folder == nil {
+			return nil, false, errLost // the library forgets the folder when the server ends
+		}
+		last := folder.NumMessages
 		if f.next > last {
 			f.next = 0
 			break

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +27,9 @@ type office struct {
 	taken []*mailin.Message
 	// from is the network address that the next clients seem to come from.
 	from netip.AddrPort
-	// wait, if not nil, holds up every message until it is closed.
-	wait chan struct{}
+	// wait, if not nil, holds up large messages until it is closed; waiting is how many it holds up.
+	wait    chan struct{}
+	waiting atomic.Int32
 }
 
 func (o *office) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (mailin.Box, error) {
@@ -41,7 +43,8 @@ func (o *office) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (maili
 }
 
 func (o *office) Take(_ context.Context, _ *mailin.Envelope, boxes []mailin.Box, m *mailin.Message) []error {
-	if o.wait != nil {
+	if o.wait != nil && m.Size > 64<<10 {
+		o.waiting.Add(1)
 		<-o.wait
 	}
 	o.mu.Lock()

@@ -29,7 +29,8 @@ func (p *program) demoCommand() *cobra.Command {
 		Short: "Show the whole job, with nothing installed",
 		Long: `Starts the real service in a folder of its own, over HTTPS with a certificate that it makes, and does with it what a company does:
 takes over old opt-outs, subscribes people, sends mail to a mail server that it runs itself, presses one person's unsubscribe
-link the way Gmail does, and sends again. Nothing leaves this machine, and the folder is removed at the end.`,
+link the way Gmail does, lets another answer in their own words, and sends again. Nothing leaves this machine, and the folder is
+removed at the end.`,
 		Example: `  optout demo
   optout demo --keep`,
 		Args: needArgs(0, 0, "", "it takes no arguments; see \"optout demo --help\""),
@@ -65,6 +66,9 @@ var (
 const (
 	demoAda     = "ada@example.com"
 	demoAdaWork = "ada@work.example"
+	// demoContact is whom the letters are from, and so where answers go; demoAnswerer answers from another mailbox.
+	demoContact  = "letters@example.com"
+	demoAnswerer = "用户@例子.example"
 )
 
 func (p *program) demo(ctx context.Context, keep bool) (err error) {
@@ -110,7 +114,7 @@ func (d *demo) start() error {
 	if err != nil {
 		return err
 	}
-	d.svc, err = service.New(d.ctx, service.Config{Data: d.data(), GRPC: "127.0.0.1:0", HTTP: public, PublicURL: "https://" + strings.Replace(public, "127.0.0.1", "localhost", 1),
+	d.svc, err = service.New(d.ctx, service.Config{Data: d.data(), GRPC: "127.0.0.1:0", HTTP: public, SMTP: "127.0.0.1:0", PublicURL: "https://" + strings.Replace(public, "127.0.0.1", "localhost", 1),
 		MailDomain: "unsub.example.com", TLSCert: cert, TLSKey: key})
 	return err
 }
@@ -175,7 +179,7 @@ func (d *demo) show() error {
 
 	d.say("A sender and its topics. Commercial mail needs a postal address; mail that may pass a no must say why.")
 	for _, args := range [][]string{
-		{"sender", "update", "--display-name", "Example Letters", "--postal-address", "1 Example Street, Springfield"},
+		{"sender", "update", "--display-name", "Example Letters", "--postal-address", "1 Example Street, Springfield", "--contact-address", demoContact},
 		{"topic", "create", "newsletter", "--description", "our monthly letter"},
 		{"topic", "create", "receipts", "--class", "transactional", "--description", "receipts for what you bought"},
 	} {
@@ -227,8 +231,13 @@ func (d *demo) show() error {
 		return err
 	}
 
-	d.say("The next sends. Ada is refused: at both addresses, and for every topic.")
-	if err := d.send("newsletter", demoPeople, len(demoPeople)-2); err != nil {
+	d.say("Somebody else just answers the letter, in their own words (\"please do not write to me again\") and from another mailbox.\n   The Message-ID that their mail program quotes says whose letter it was:")
+	if err := d.reply(d.server.find(demoAnswerer)); err != nil {
+		return err
+	}
+
+	d.say("The next sends. Ada is refused, at both addresses and for every topic, and so is who answered.")
+	if err := d.send("newsletter", demoPeople, len(demoPeople)-3); err != nil {
 		return err
 	}
 	if err := d.send("receipts", []string{demoAda, demoAdaWork}, 0); err != nil {
@@ -251,7 +260,7 @@ func (d *demo) publicURL() string {
 // send sends one message of a topic to many, shows what became of each, and expects so many to be sent.
 func (d *demo) send(topic string, to []string, want int) error {
 	msg := mail.NewMsg()
-	if err := msg.From("letters@example.com"); err != nil {
+	if err := msg.From(demoContact); err != nil {
 		return err
 	}
 	if err := msg.Bcc(to...); err != nil {

@@ -51,11 +51,15 @@ func showQueued(w io.Writer, m *optoutv1.QueuedMessage, now time.Time) {
 	fmt.Fprintf(w, "entry %d: %s\n", m.Entry, claimed(m))
 	state := decides(m, now)
 	switch {
-	case m.Waiting && m.Held:
-		state = "held: too many came at once; it waits for you"
-	case m.Waiting && m.DueAt != nil && !m.Known:
+	case !m.Waiting:
+		state = "it is decided"
+	case m.Held:
+		state = "no: too many came at once, so it waits for you"
+	case m.DueAt == nil:
+		state = "no: it waits for you"
+	case !m.Known:
 		state = "once the ledger knows the address otherwise, from " + at(m.DueAt) + " on"
-	case m.Waiting && m.DueAt != nil:
+	default:
 		state += ", at " + at(m.DueAt)
 	}
 	rows := [][]string{{"in doubt", doubted(m.Doubt)}, {"decides itself", state}, {"received", at(m.ReceivedAt) + ", by " + word(m.Channel)}, {"concerns", whom(m)}}

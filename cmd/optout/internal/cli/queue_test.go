@@ -124,7 +124,7 @@ func TestQueue(t *testing.T) {
 		t.Errorf("--like: %d", len(like))
 	}
 
-	demand(t, in.do(t, exitOK, "queue", "show", entry(storm[0]), entry(complained)), `^entry \d+: a mailbox is said not to exist\n`, `in doubt +storm: hard bounces of the domain have jumped`, `decides itself +held: too many came at once`,
+	demand(t, in.do(t, exitOK, "queue", "show", entry(storm[0]), entry(complained)), `^entry \d+: a mailbox is said not to exist\n`, `in doubt +storm: hard bounces of the domain have jumped`, `decides itself +no: too many came at once`,
 		`diagnostic +no such user`, `concerns +p50@big.example`, `to suppress +makes the address undeliverable`, `\n\nentry \d+: somebody is said to have reported mail as spam \(COMMERCIAL\)`)
 	in.do(t, exitError, "queue", "show", "1")
 	if got := in.object(t, exitOK, "queue", "show", entry(asked)); got["claim"] != "MESSAGE" || got["waiting"] != true {
@@ -141,7 +141,7 @@ func TestQueue(t *testing.T) {
 	demand(t, decide(exitOK, "--suppress", entry(complained), entry(complained)), `^suppressed 1 of 1\n$`)
 	demand(t, decide(exitOK, "--dismiss", entry(complained)), `^dismissed 0 of 1; the others were decided before\n$`)
 	demand(t, in.do(t, exitNo, "check", "--topic", "newsletter", "dan@example.net"), `reported mail as spam`)
-	demand(t, in.do(t, exitOK, "queue", "show", entry(complained)), `decides itself +is decided`)
+	demand(t, in.do(t, exitOK, "queue", "show", entry(complained)), `decides itself +it is decided`)
 	demand(t, decide(exitError, "--suppress", "1"), `has no message 1 in the queue`)
 	demand(t, decide(exitError, "--dismiss", "--all"), `--yes: it is missing: 5 messages would be dismissed`)
 	if got := decide(exitOK, "--dismiss", "--all", "--like", entry(storm[3]), "--yes"); got != "dismissed 4 of 4\n" {

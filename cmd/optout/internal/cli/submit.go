@@ -125,7 +125,7 @@ func (c *call) submit(f *submitFlags, paths []string) error {
 	if err != nil {
 		failed := *explainError(err)
 		if s.taken > 0 {
-			failed.Message += fmt.Sprintf("; %d messages were taken before: run the command again, nothing is recorded twice", s.taken)
+			failed.Message += fmt.Sprintf("; messages taken before: %d; run the command again, nothing is recorded twice", s.taken)
 		}
 		return &failed
 	}
@@ -321,7 +321,7 @@ func (s *submission) tell() error {
 }
 
 func (s *submission) summary(w io.Writer) {
-	fmt.Fprintf(w, "%d messages taken\n", s.taken)
+	fmt.Fprintf(w, "messages taken: %d\n", s.taken)
 	var rows [][]string
 	for _, x := range []struct {
 		outcome optoutv1.SubmitOutcome

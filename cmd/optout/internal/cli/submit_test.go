@@ -55,8 +55,8 @@ func TestSubmit(t *testing.T) {
 	eml := write(t, filepath.Join(dir, "cy.eml"), plainMail("cy@example.com", cy, "stop"))
 	in.do(t, exitOK, "check", "--topic", "newsletter", "ann@example.com", "bob@example.com", "cy@example.com")
 
-	demand(t, in.do(t, exitOK, "submit", "--to", ann, mbox), `^2 messages taken\n2 +opted out\n$`)
-	demand(t, in.do(t, exitOK, "submit", filepath.Join(dir, "box")), `^1 messages taken\n1 +opted out\n$`)
+	demand(t, in.do(t, exitOK, "submit", "--to", ann, mbox), `^messages taken: 2\n2 +opted out\n$`)
+	demand(t, in.do(t, exitOK, "submit", filepath.Join(dir, "box")), `^messages taken: 1\n1 +opted out\n$`)
 	if m := in.object(t, exitOK, "submit", "--to", cy, "--to", "nobody@unsub.example.com", eml); m["message"] != "cy.eml" || fmt.Sprint(m["results"]) != fmt.Sprintf("[map[entry:%v outcome:OPTED_OUT to:%s why:signed address] map[outcome:NOT_OURS to:nobody@unsub.example.com why:there is no such address]]",
 		m["results"].([]any)[0].(map[string]any)["entry"], cy) {
 		t.Errorf("submit --json: %v", m)
@@ -71,7 +71,7 @@ func TestSubmit(t *testing.T) {
 		t.Errorf("a second time it writes: %v, before %v", after, before)
 	}
 	elsewhere := write(t, filepath.Join(dir, "elsewhere.eml"), plainMail("a@example.com", "b@example.net", "hello"))
-	demand(t, in.do(t, exitOK, "submit", elsewhere), `^1 messages taken\n1 +name no address of yours: say with --to`)
+	demand(t, in.do(t, exitOK, "submit", elsewhere), `^messages taken: 1\n1 +name no address of yours: say with --to`)
 	demand(t, in.do(t, exitError, "submit", "--remote-ip", "here", eml), `--remote-ip: it is no IP address`)
 	demand(t, in.do(t, exitError, "submit", filepath.Join(dir, "none.mbox")), `no such file`)
 	demand(t, in.do(t, exitError, "submit", write(t, filepath.Join(dir, "notes.txt"), "not mail\n")), `it holds no mail`)
@@ -171,13 +171,13 @@ func TestSubmitFails(t *testing.T) {
 	}{
 		"bad messages": {func(i int) error {
 			return map[bool]error{true: refusal(codes.InvalidArgument, "INVALID_FIELD")}[i%2 == 0]
-		}, exitNo, "5 messages taken\n5  ask for nothing\n5  could not be taken", "-:1: refused", 10},
-		"a full queue": {func(i int) error { return map[bool]error{true: refusal(codes.ResourceExhausted, "QUEUE_FULL")}[i > 2] }, exitNo, "3 messages taken", "-:25: refused", 10},
-		"one fault":    {func(i int) error { return map[bool]error{true: status.Error(codes.Internal, "fault")}[i == 4] }, exitNo, "9 messages taken", "-:33: fault", 10},
-		"many faults":  {func(i int) error { return map[bool]error{true: status.Error(codes.Internal, "fault")}[i > 1] }, exitError, "", "fault; 2 messages were taken before", 5},
+		}, exitNo, "messages taken: 5\n5  ask for nothing\n5  could not be taken", "-:1: refused", 10},
+		"a full queue": {func(i int) error { return map[bool]error{true: refusal(codes.ResourceExhausted, "QUEUE_FULL")}[i > 2] }, exitNo, "messages taken: 3", "-:25: refused", 10},
+		"one fault":    {func(i int) error { return map[bool]error{true: status.Error(codes.Internal, "fault")}[i == 4] }, exitNo, "messages taken: 9", "-:33: fault", 10},
+		"many faults":  {func(i int) error { return map[bool]error{true: status.Error(codes.Internal, "fault")}[i > 1] }, exitError, "", "fault; messages taken before: 2", 5},
 		"a full disk": {func(i int) error {
 			return map[bool]error{true: refusal(codes.ResourceExhausted, "STORAGE_FULL")}[i > 3]
-		}, exitError, "", "refused; 4 messages were taken before: run the command again", 5},
+		}, exitError, "", "refused; messages taken before: 4; run the command again", 5},
 		"not allowed":    {func(int) error { return refusal(codes.PermissionDenied, "ROLE_REQUIRED") }, exitError, "", "optout: refused\n", 1},
 		"out of service": {func(int) error { return refusal(codes.Unavailable, "STORAGE_UNAVAILABLE") }, exitError, "", "optout: ", 3},
 	} {
