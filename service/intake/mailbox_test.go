@@ -1,12 +1,13 @@
 package intake_test
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/emersion/go-imap"
-	"github.com/emersion/go-imap/client"
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
@@ -21,12 +22,12 @@ func TestByIMAP(t *testing.T) {
 	o := newOffice(t, func(c *service.Config) {
 		c.Inbound.IMAP, c.Inbound.IMAPTLS, c.Inbound.AuthservIDs = []string{d.URL("INBOX")}, d.TLS, []string{"mx.example.com"}
 	})
-	box, err := client.DialTLS(d.Addr, d.TLS.Clone())
+	box, err := imapclient.DialTLS(d.Addr, &imapclient.Options{TLSConfig: d.TLS.Clone()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer box.Terminate()
-	if err := box.Login(mailtest.DovecotUser, "correct horse"); err != nil {
+	defer box.Close()
+	if err := box.Login(mailtest.DovecotUser, "correct horse").Wait(); err != nil {
 		t.Fatal(err)
 	}
 	pressed := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
@@ -38,23 +39,29 @@ func TestByIMAP(t *testing.T) {
 		o.mail("mallory@example.net", at, "stop", ""),
 	}
 	for _, m := range messages {
-		if err := box.Append("INBOX", nil, time.Now(), strings.NewReader(m)); err != nil {
+		put := box.Append("INBOX", int64(len(m)), nil)
+		if _, err := io.WriteString(put, m); err != nil {
+			t.Fatal(err)
+		}
+		if err := put.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := put.Wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := box.Select("INBOX", false); err != nil {
+	if _, err := box.Select("INBOX", nil).Wait(); err != nil {
 		t.Fatal(err)
 	}
-	marked := imap.NewSearchCriteria()
-	marked.WithFlags = []string{"$OptoutDone"}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if err := box.Noop(); err != nil {
+		if err := box.Noop().Wait(); err != nil {
 			t.Fatal(err)
 		}
-		done, err := box.UidSearch(marked)
+		found, err := box.UIDSearch(&imap.SearchCriteria{Flag: []imap.Flag{"$OptoutDone"}}, nil).Wait()
 		if err != nil {
 			t.Fatal(err)
 		}
+		done := found.AllUIDs()
 		if len(done) == len(messages) {
 			break
 		}
