@@ -25,6 +25,7 @@ type meters struct {
 	accepted prometheus.Histogram
 	filtered *prometheus.CounterVec
 	mailed   *prometheus.CounterVec
+	polled   *prometheus.CounterVec
 }
 
 func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
@@ -37,6 +38,7 @@ func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_gate_recipients_total", Help: "Recipients of mail at the gate, by what became of them."}, []string{"outcome"}),
 		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_milter_recipients_total", Help: "Recipients of mail at the milter and the socketmap, by what became of them."}, []string{"outcome"}),
 		mailed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_mail_in_total", Help: "Messages that came in, for each address of ours, by what became of them."}, []string{"outcome"}),
+		polled:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optout_mailbox_total", Help: "Messages in watched mailboxes, and connections to these that failed, by what became of them."}, []string{"outcome"}),
 		accepted: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "optout_gate_check_to_accepted_seconds", Help: "Time from a recipient's last check to the upstream's acceptance.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 1.5, 27)})}
 	count := func(name, help string, f func() float64) {
@@ -70,7 +72,7 @@ func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 		}
 		return 0
 	})
-	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, m.mailed, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, m.mailed, m.polled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -94,6 +96,8 @@ func (m *meters) gate(e mailgate.Event) {
 }
 
 func (m *meters) inbound(o intake.Outcome) { m.mailed.WithLabelValues(string(o)).Inc() }
+
+func (m *meters) mailbox(outcome string) { m.polled.WithLabelValues(outcome).Inc() }
 
 func (m *meters) milter(outcome string) { m.filtered.WithLabelValues(outcome).Inc() }
 

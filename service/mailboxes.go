@@ -2,9 +2,7 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 
 	"optout/service/imapin"
 	"optout/service/intake"
@@ -14,19 +12,19 @@ import (
 // newMailboxes makes what reads mail out of mailboxes.
 func (s *Service) newMailboxes() error {
 	for _, m := range s.cfg.Inbound.IMAP {
-		u, err := url.Parse(m)
+		box, err := imapin.Parse(m)
 		if err != nil {
-			return errors.New("--imap: it is no URL")
+			return fmt.Errorf("--imap: %w", err)
 		}
 		sender := ledger.DefaultSender
-		if name := u.Query().Get("sender"); name != "" {
-			sender = name
+		if box.Sender != "" {
+			sender = box.Sender
 		}
 		to, err := s.mailboxOf(sender)
 		if err != nil {
 			return fmt.Errorf("--imap: %w", err)
 		}
-		p, err := imapin.New(imapin.Options{Mailbox: m, Now: s.cfg.Now, Log: s.log, TLS: s.cfg.Inbound.IMAPTLS, Take: func(ctx context.Context, raw []byte) error {
+		p, err := imapin.New(imapin.Options{Mailbox: m, Now: s.cfg.Now, Log: s.log, TLS: s.cfg.Inbound.IMAPTLS, Observe: s.meters.mailbox, Take: func(ctx context.Context, raw []byte) error {
 			for _, r := range s.intake.Deliver(ctx, intake.Local(), nil, to, intake.NewMessage(raw)) {
 				if r.Err != nil {
 					return r.Err

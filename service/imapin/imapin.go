@@ -1,10 +1,18 @@
-// Package imapin reads mail out of an existing mailbox by IMAP (RFC 3501), for organisations whose unsubscribe@ address lies with a
-// mail provider. It hands each message to whoever takes mail and marks it only when that is done, so that a message is read again
-// rather than lost; it deletes nothing. What a message means is not its business.
+// Package imapin takes mail out of a mailbox, for those whose unsubscribe address lives in one that they have: it watches a folder by
+// IMAP, hands each message over, and marks it done once that has had its effect.
 //
-// A message that was taken gets the keyword $OptoutDone. Where a mailbox allows no keywords it is moved to the folder "optout-done"
-// beside it (RFC 6851). So several pollers may watch one mailbox: they look at its messages in different order and pass over what
-// another has marked meanwhile; what two take at the same moment is taken twice, which must be harmless.
+// The mailbox itself remembers what is done, so that nothing is lost with the service: a message is done when it carries the
+// keyword $OptoutDone. Where a folder takes no keywords (PERMANENTFLAGS without \*, as Exchange's), it is moved into the folder
+// optout-done instead. Mail is never deleted, and otherwise left as it is, unread mail unread. Taking the keyword away by hand, or
+// moving the message back, has it taken again.
+//
+// A message is taken at least once. Between its effect and its mark the service, the connection or the server may fail; then it is
+// taken again, which must be harmless. Two pollers may watch one folder. Where the server has CONDSTORE (RFC 7162) they seldom take
+// the same message: each first claims it by the keyword $OptoutTaken, set on the condition that nobody has touched the message
+// since it was looked at. A claim carries no name and no time; whoever sees one of somebody else for longer than any owner needs
+// takes it away, under the same condition, and claims anew.
+//
+// Everything that the server says is bounded in time and in octets.
 package imapin
 
 import (
@@ -14,135 +22,154 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/netip"
-	"net/url"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/emersion/go-imap/v2"
 )
 
-// Options are what a poller needs.
+// Options are what a Poller needs.
 type Options struct {
-	// Mailbox is imaps://USER@HOST[:993]/FOLDER?password-file=FILE, or imap:// for STARTTLS, which may be missing only on loopback.
-	// USER is percent-encoded where it holds an "@"; without FOLDER it is INBOX.
+	// Mailbox is the mailbox's URL; see Mailbox.
 	Mailbox string
-	// Take takes a message. It returns nil only when everything that the message asks for is durable.
+	// Take takes a message and returns nil only when its effect is durable. It is called for one message at a time, and may see a
+	// message again. It must return soon after ctx ends. Its errors are logged, so they hold no personal data.
 	Take func(ctx context.Context, raw []byte) error
-	// TLS verifies the server; nil means the system's authorities.
+	// TLS is for servers whose certificate the system does not know; nil means the system's authorities. Given, it has plaintext
+	// refused on loopback too.
 	TLS *tls.Config
-	// Poll is how often a server is asked that does not tell by itself (RFC 2177); 0 means once a minute.
+	// Log takes the log; nil means none.
+	Log *slog.Logger
+	// Now is the clock; nil means the wall clock.
+	Now func() time.Time
+	// Poll is how often a server is asked that cannot tell of new mail by itself (IDLE, RFC 2177); 0 means a minute.
 	Poll time.Duration
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Observe is told what became of each message or connection, for metrics; may be nil.
+	Observe func(outcome string)
 }
 
+// What Observe is told.
 const (
-	// done marks what was taken, large what is too large to be.
-	done        = "$OptoutDone"
-	large       = "$OptoutTooLarge"
-	doneInstead = "optout-done"
-	// maxMessage is the largest message that is read, in octets.
-	maxMessage = 30 << 20
-	// perRound is how many messages are looked at before the server is asked anew which there are.
-	perRound       = 200
-	dialTimeout    = 30 * time.Second
-	commandTimeout = time.Minute
-	takeTimeout    = time.Minute
-	// idleFor is how long the server is left to tell by itself (RFC 2177 asks for less than 29 minutes), and lookAgain how often the
-	// mailbox is looked through whatever it tells.
-	idleFor   = 25 * time.Minute
-	lookAgain = 15 * time.Minute
-	// A message that could not be taken, and a server that could not be reached, are tried again after firstWait, then after twice
-	// that, up to longestWait.
-	firstWait   = 5 * time.Second
-	longestWait = 15 * time.Minute
+	// Taken: a message was taken.
+	Taken = "taken"
+	// Failed: a message could not be taken or marked, and is tried again.
+	Failed = "failed"
+	// TooLarge: a message is larger than MaxBytes and was left.
+	TooLarge = "too large"
+	// Disconnected: the mailbox cannot be reached, and is tried again.
+	Disconnected = "disconnected"
 )
+
+// MaxBytes is the size in octets of the largest message that is taken. A larger one is left where it is, flagged and logged once.
+const MaxBytes = 30 << 20
+
+// pace are the intervals by which a Poller works.
+type pace struct {
+	// command, body and take are how long a command, a message's octets, and Take may take.
+	command, body, take time.Duration
+	// claim is how long a claim of another poller is respected: longer than body and take together.
+	claim time.Duration
+	// idle is for how long one IDLE is left standing: less than the 29 minutes of RFC 2177, and than what firewalls forget after.
+	idle time.Duration
+	// whole is how often the whole folder is searched, and not only for new mail.
+	whole time.Duration
+	// retry is the first pause after a failure of a message, reconnect after one of the connection, and refused after a refused login;
+	// each doubles up to its longest.
+	retry, retryMost, reconnect, reconnectMost, refused, refusedMost time.Duration
+}
+
+func usualPace() pace {
+	return pace{command: time.Minute, body: 3 * time.Minute, take: time.Minute, claim: 5 * time.Minute, idle: 20 * time.Minute, whole: time.Hour,
+		retry: 10 * time.Second, retryMost: time.Hour, reconnect: time.Second, reconnectMost: 5 * time.Minute, refused: time.Minute, refusedMost: 30 * time.Minute}
+}
+
+// grace is for how long a connection outlives the end of Run, so that the message in hand can be marked or given back.
+const grace = 2 * time.Second
 
 // Poller watches one mailbox.
 type Poller struct {
-	o                  Options
-	addr, host, folder string
-	user, passwordFile string
-	implicit, loopback bool
-	// name is how the mailbox is named in the log: without its user.
-	name string
-	// later are the messages that could not be taken, by UID, of the mailbox's uidValidity.
-	later       map[uint32]retry
-	uidValidity uint32
-	firstWait   time.Duration
+	o       Options
+	mailbox Mailbox
+	log     *slog.Logger
+	pace    pace
+	// validity is the folder's UIDVALIDITY, to which the UIDs of pending belong.
+	validity uint32
+	pending  map[imap.UID]*pending
 }
 
-type retry struct {
-	wait time.Duration
-	at   time.Time
-}
-
-// New reads the URL and the password file; it connects to nothing yet.
+// New reads the URL and tries to read the password file, which is read anew for every connection; it connects to nothing yet.
 func New(o Options) (*Poller, error) {
-	p := &Poller{o: o, folder: "INBOX", later: map[uint32]retry{}, firstWait: firstWait}
-	u, err := url.Parse(o.Mailbox)
-	if err != nil || u.Scheme != "imaps" && u.Scheme != "imap" || u.Hostname() == "" || u.User.Username() == "" {
-		return nil, errors.New("it must be imaps://USER@HOST/FOLDER?password-file=FILE, with an \"@\" in USER written as %40")
-	}
-	if _, set := u.User.Password(); set {
-		return nil, errors.New("it holds a password, which anybody on the machine could see: put it into a file and give ?password-file=FILE")
-	}
-	p.implicit, p.host, p.user, p.passwordFile = u.Scheme == "imaps", u.Hostname(), u.User.Username(), u.Query().Get("password-file")
-	port := u.Port()
-	if port == "" {
-		if port = "143"; p.implicit {
-			port = "993"
-		}
-	}
-	p.addr = net.JoinHostPort(p.host, port)
-	ip, err := netip.ParseAddr(p.host)
-	p.loopback = p.host == "localhost" || err == nil && ip.IsLoopback()
-	if f := strings.Trim(u.Path, "/"); f != "" {
-		p.folder = f
-	}
-	p.name = u.Scheme + "://" + p.addr + "/" + p.folder
-	if p.passwordFile == "" {
-		return nil, errors.New("?password-file=FILE is missing")
-	}
-	if _, err := p.password(); err != nil {
+	m, err := Parse(o.Mailbox)
+	if err != nil {
 		return nil, err
 	}
-	if p.o.Poll == 0 {
-		p.o.Poll = time.Minute
+	if o.Take == nil {
+		return nil, errors.New("imapin: Options.Take is missing")
 	}
-	return p, nil
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Poll <= 0 {
+		o.Poll = time.Minute
+	}
+	if o.Observe == nil {
+		o.Observe = func(string) {}
+	}
+	p := &Poller{o: o, mailbox: m, log: o.Log.With("server", m.Address, "folder", m.Folder), pace: usualPace(), pending: map[imap.UID]*pending{}}
+	_, err = p.password()
+	return p, err
 }
 
-// password is read anew for each connection, so that it can be changed while the service runs.
+// password reads the password.
 func (p *Poller) password() (string, error) {
-	text, err := os.ReadFile(p.passwordFile)
+	text, err := os.ReadFile(p.mailbox.PasswordFile)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("password-file: %w", err)
 	}
-	password := strings.TrimRight(string(text), "\r\n")
-	if password == "" {
-		return "", fmt.Errorf("%s is empty", p.passwordFile)
+	word := strings.TrimRight(string(text), "\r\n")
+	if word == "" {
+		return "", fmt.Errorf("password-file %s is empty: write the password into it", p.mailbox.PasswordFile)
 	}
-	return password, nil
+	return word, nil
 }
 
-// Run watches the mailbox until ctx ends. Whatever goes wrong it tries again, after a while.
+// Run watches the mailbox until ctx ends. When the connection fails it logs that and tries again, with growing pauses.
 func (p *Poller) Run(ctx context.Context) {
-	wait := p.firstWait
-	for ctx.Err() == nil {
+	failures := 0
+	for {
 		worked, err := p.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if worked {
-			wait = p.firstWait
+			failures = 0
 		}
-		p.o.Log.Warn("the mailbox cannot be read now; it is tried again", "mailbox", p.name, "error", err, "in", wait)
+		failures++
+		first, most := p.pace.reconnect, p.pace.reconnectMost
+		remedy := "it is tried again"
+		if errors.Is(err, errRefused) {
+			// Servers lock accounts that try too often.
+			first, most = p.pace.refused, p.pace.refusedMost
+			remedy = "see to the password file; it is tried again"
+		}
+		pause := backOff(first, most, failures)
+		p.o.Observe(Disconnected)
+		p.log.Warn("the mailbox cannot be watched", "error", told(err), "again_in", pause.Round(time.Second), "remedy", remedy)
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait + rand.N(wait/2+1)): // so that pollers do not come back all at once
+			return
+		case <-time.After(pause):
 		}
-		wait = min(2*wait, longestWait)
 	}
+}
+
+// backOff is the pause after the n-th failure: it doubles from first up to most, and is spread by half either way, so that pollers
+// that failed together do not come back together.
+func backOff(first, most time.Duration, n int) time.Duration {
+	pause := min(first<<min(n-1, 20), most)
+	return pause/2 + rand.N(pause)
 }

@@ -13,6 +13,9 @@ func FuzzEvidence(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := &message{Message: NewMessage(b), envelope: Local()}
 		for k, v := range m.evidence() {
+			if len([]rune(fit(string(b)))) > maxWords {
+				t.Fatal("too long")
+			}
 			if len(v) > 250 || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c > '~' }) {
 				t.Fatalf("%s: %q", k, v)
 			}

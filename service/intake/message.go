@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"optout/service/mailauth"
 	"optout/service/mailin"
@@ -152,6 +153,23 @@ func short(s string) string {
 		return c
 	}, s)
 	return s[:min(len(s), 250)]
+}
+
+// maxWords is how many characters a text of evidence has at the most.
+const maxWords = 2000
+
+// fit makes what a person wrote fit for evidence, whatever it holds: a text that the ledger refuses would be brought again for days.
+func fit(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' && c != '\n' || c == 0x7f || c == utf8.RuneError {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(s, ""))
+	if r := []rune(s); len(r) > maxWords {
+		s = string(r[:maxWords])
+	}
+	return s
 }
 
 func domainOf(addr string) string { return lower(addr[strings.LastIndexByte(addr, '@')+1:]) }

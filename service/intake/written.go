@@ -112,7 +112,7 @@ func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
 // said is the evidence of a message in a person's own words.
 func (m *message) said() map[string]string {
 	e, r := m.evidence(), m.words()
-	e["from"], e["subject"], e["language"] = short(r.From), r.Subject, r.Language
+	e["from"], e["subject"], e["language"] = short(r.From), fit(r.Subject), r.Language
 	if m.verdict != nil {
 		e["authentication"] = short(m.verdict.Detail)
 	}
@@ -123,7 +123,7 @@ func (m *message) said() map[string]string {
 func (in *Intake) queue(ctx context.Context, b *box, m *message, w writer, claim ledger.Claim) Result {
 	item := ledger.QueueItem{Sender: b.sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
-	by.Evidence["words"] = m.words().Own
+	by.Evidence["words"] = fit(m.words().Own)
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
 		to := w.token.to

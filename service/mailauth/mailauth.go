@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -108,15 +109,28 @@ func (c *Checker) Check(ctx context.Context, e Envelope, raw []byte) Verdict {
 	defer cancel()
 	n := &names{ctx: ctx, r: c.o.Resolver}
 	f := findings{from: m.author()}
-	var all sync.WaitGroup                                             // side by side, so that a dead name of a stranger's does not use up the author's time
-	all.Go(func() { f.dkim = c.verifyDKIM(ctx, n, m, f.from.domain) }) // also without a From: whose signatures hold is of use
+	var all sync.WaitGroup // side by side, so that a dead name of a stranger's does not use up the author's time
+	run := func(method func()) {
+		all.Go(func() {
+			defer c.caught() // a fault in one method proves nothing, and must not take the service down
+			method()
+		})
+	}
+	run(func() { f.dkim = c.verifyDKIM(ctx, n, m, f.from.domain) }) // also without a From: whose signatures hold is of use
 	if f.from.domain != "" {
-		all.Go(func() { f.spf = checkSPF(ctx, n, e) })
-		all.Go(func() { f.org = n.organisation(f.from.domain) })
+		run(func() { f.spf = checkSPF(ctx, n, e) })
+		run(func() { f.org = n.organisation(f.from.domain) })
 		f.trusted = c.believed(m, f.from.domain)
 	}
 	all.Wait()
 	return f.verdict(n)
+}
+
+// caught logs a panic of the function that defers it, and ends it.
+func (c *Checker) caught() {
+	if fault := recover(); fault != nil {
+		c.o.Log.Error("a message's authentication could not be evaluated: a fault of the service", "fault", fault, "stack", string(debug.Stack()))
+	}
 }
 
 // findings are what the methods found of one message.
@@ -147,6 +161,12 @@ func (f *findings) verdict(n *names) Verdict {
 	}
 	if f.spf.evaluated() {
 		notes = append(notes, "spf="+f.spf.result+" smtp.mailfrom="+f.spf.domain)
+	}
+	if len(f.dkim.notes) == 0 {
+		notes = append(notes, "dkim=none")
+	}
+	if !f.org.published && !f.org.unknown {
+		notes = append(notes, "no DMARC policy")
 	}
 	if f.trusted != trustNothing {
 		notes = append(notes, "a trusted server says dmarc="+string(f.trusted))

@@ -42,8 +42,8 @@ type Dovecot struct {
 // DovecotUser is the user of every Dovecot.
 const DovecotUser = "box@example.com"
 
-// StartDovecot starts a server that ends with the test. keywords tells whether its mailboxes keep keywords.
-func StartDovecot(t testing.TB) *Dovecot {
+// StartDovecot starts a server that ends with the test; settings are further lines of its configuration.
+func StartDovecot(t testing.TB, settings ...string) *Dovecot {
 	t.Helper()
 	_, err := exec.LookPath("dovecot")
 	ledgertest.Require(t, "reading mailboxes needs Debian's dovecot-imapd", err == nil)
@@ -91,6 +91,7 @@ mail_gid = %[4]s
 first_valid_uid = 1
 first_valid_gid = 1
 disable_plaintext_auth = no
+auth_failure_delay = 0
 default_internal_user = dovecot
 default_login_user = dovenull
 passdb {
@@ -110,7 +111,7 @@ service imap-login {
     ssl = yes
   }
 }
-`, d.dir, port, plain, group.Name), 0o644)
+`, d.dir, port, plain, group.Name)+strings.Join(settings, "\n")+"\n", 0o644)
 	d.Start()
 	t.Cleanup(d.Stop)
 	return d
@@ -156,6 +157,7 @@ func (d *Dovecot) Start() {
 	var said bytes.Buffer
 	d.daemon = exec.Command("dovecot", "-F", "-c", d.path("dovecot.conf"))
 	d.daemon.Stderr, d.daemon.SysProcAttr = &said, &syscall.SysProcAttr{Setpgid: true}
+	d.daemon.WaitDelay = 300 * time.Millisecond // sessions that outlive the master keep its standard error open
 	if err := d.daemon.Start(); err != nil {
 		d.t.Fatal(err)
 	}
@@ -176,15 +178,17 @@ func (d *Dovecot) Stop() {
 	if d.daemon == nil {
 		return
 	}
+	group := -d.daemon.Process.Pid
 	d.daemon.Process.Signal(syscall.SIGTERM)
 	ended := make(chan struct{})
 	go func() { d.daemon.Wait(); close(ended) }()
 	select {
 	case <-ended:
 	case <-time.After(5 * time.Second):
-		syscall.Kill(-d.daemon.Process.Pid, syscall.SIGKILL)
+		syscall.Kill(group, syscall.SIGKILL)
 		<-ended
 	}
+	syscall.Kill(group, syscall.SIGKILL) // sessions outlive it, and would still answer
 	d.daemon = nil
 }
 

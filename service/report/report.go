@@ -100,9 +100,9 @@ func Parse(raw []byte) *Report {
 	w := &walker{wrapped: root.media != "multipart/report" && root.params["report-type"] == "delivery-status"}
 	w.walk(root, 0)
 	switch {
-	case w.feedback != nil:
+	case w.feedback != nil && (root.media == "multipart/report" || w.unwrapped): // a person may pass one on in parts
 		r.complaint(w)
-	case w.status != nil && (root.media == "multipart/report" || w.unwrapped || robotic(root)): // a person may pass one on in parts
+	case w.status != nil && (root.media == "multipart/report" || w.unwrapped || robotic(root)): // as above
 		r.delivery(w)
 		if r.Kind == Bounce && len(r.Recipients) == 0 { // the form without the content: some tell the rest in words only
 			r.Standard = false
@@ -135,14 +135,41 @@ func (r *Report) delivery(w *walker) {
 		return ""
 	}
 	var x Recipient
+	comment := ""
+	add := func() {
+		if x.Final == "" && x.Original == "" {
+			return
+		}
+		if x.Action == "" && strings.HasPrefix(x.Status, "5.") {
+			x.Action = "failed"
+		}
+		words := strings.TrimSpace(x.Diagnostic + " " + comment)
+		if words == "" && general(x.Status) { // the reason is in the text alone
+			if words = told(x.Final); words == "" {
+				words = told(x.Original)
+			}
+		}
+		x.Class = classify(x.Action, x.Status, words)
+		if !slices.Contains(r.Recipients, x) && len(r.Recipients) < maxRecipients {
+			r.Recipients = append(r.Recipients, x)
+		}
+		x, comment = Recipient{}, ""
+	}
+	// Some part a recipient's fields by an empty line, and some leave out the one between recipients.
+	whole := func() bool { return (x.Final != "" || x.Original != "") && (x.Action != "" || x.Status != "") }
 	for _, g := range groups(w.status) {
-		var comment, named = "", false
 		for _, f := range g {
 			switch f.name {
 			case "final-recipient":
-				x.Final, named = typedAddress(f.value), true
+				if whole() && x.Final != "" {
+					add()
+				}
+				x.Final = typedAddress(f.value)
 			case "original-recipient":
-				x.Original, named = typedAddress(f.value), true
+				if whole() && x.Original != "" {
+					add()
+				}
+				x.Original = typedAddress(f.value)
 			case "action":
 				x.Action = action(f.value)
 			case "status":
@@ -162,22 +189,9 @@ func (r *Report) delivery(w *walker) {
 				x.Diagnostic = oneLine(words)
 			}
 		}
-		if !named { // some part a recipient's fields by an empty line
-			continue
+		if whole() {
+			add()
 		}
-		if x.Action == "" && strings.HasPrefix(x.Status, "5.") {
-			x.Action = "failed"
-		}
-		words := strings.TrimSpace(x.Diagnostic + " " + comment)
-		if words == "" && general(x.Status) { // the reason is in the text alone
-			if words = told(x.Final); words == "" {
-				words = told(x.Original)
-			}
-		}
-		x.Class = classify(x.Action, x.Status, words)
-		if !slices.Contains(r.Recipients, x) && len(r.Recipients) < maxRecipients {
-			r.Recipients = append(r.Recipients, x)
-		}
-		x = Recipient{}
 	}
+	add()
 }

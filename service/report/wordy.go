@@ -20,7 +20,7 @@ func (r *Report) wordy(root *part, w *walker) {
 		strings.EqualFold(strings.TrimSpace(root.header.Get("Precedence")), "auto_reply") {
 		r.Kind = Automatic
 	}
-	text := w.readable()
+	text := unquoted(w.readable())
 	f := formOf(root, text)
 	if f == nil {
 		return
@@ -46,6 +46,21 @@ func (r *Report) wordy(root *part, w *walker) {
 	if w.returned == nil {
 		w.returned = originalIn(text)
 	}
+}
+
+// unquoted is a text without the lines that a person quotes, "> " in front: a postmaster may ask about a report. (Transcripts of
+// sessions begin their lines with ">>>".)
+func unquoted(text []byte) []byte {
+	if !bytes.HasPrefix(text, []byte("> ")) && !bytes.Contains(text, []byte("\n> ")) {
+		return text
+	}
+	out := make([]byte, 0, len(text))
+	for line := range bytes.Lines(text) {
+		if !bytes.HasPrefix(line, []byte("> ")) {
+			out = append(out, line...)
+		}
+	}
+	return out
 }
 
 // robotic reports whether a mail system sent the message, by its own word: in its From field or, without one, its return path.

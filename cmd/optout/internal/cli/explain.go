@@ -91,6 +91,10 @@ func happened(e *optoutv1.Entry) string {
 		what = "joined to a person"
 	case optoutv1.EntryKind_ENTRY_KIND_UNLINKED:
 		what = "parted from its person"
+	case optoutv1.EntryKind_ENTRY_KIND_QUEUED:
+		what = "mail that may mean it waits for review, and changes nothing"
+	case optoutv1.EntryKind_ENTRY_KIND_DECIDED:
+		what = "the review decided"
 	}
 	if e.Ref != 0 {
 		what += fmt.Sprintf(", entry %d", e.Ref)
