@@ -328,7 +328,7 @@ func TestAnswers(t *testing.T) {
 
 	o = newOffice(t, nil)
 	l = dial(t, "tcp", o.addr, "220").say("250 EHLO x")
-	for to, want := range map[string]string{"a b": "250", "a later": "451", "a refused": "550", "later refused": "451", "refused later a": "451"} {
+	for to, want := range map[string]string{"a b": "250", "a later": "451", "a refused": "550", "later refused": "451", "refused later a": "451", "mute": "451"} {
 		l.say("250 MAIL FROM:<>")
 		for _, b := range strings.Fields(to) {
 			l.say("250 RCPT TO:<" + b + "@example.com>")

@@ -53,6 +53,8 @@ func (o *office) Take(_ context.Context, _ *mailin.Envelope, boxes []mailin.Box,
 	results := make([]error, len(boxes))
 	for i, b := range boxes {
 		switch local, _, _ := strings.Cut(b.(string), "@"); local {
+		case "mute":
+			return nil // an intake that forgets to answer
 		case "later":
 			results[i] = mailin.ErrBusy
 		case "refused":
