@@ -103,3 +103,17 @@ func TestForgedStorm(t *testing.T) {
 		t.Errorf("one address waits %d times", n)
 	}
 }
+
+// No sender takes over what another's mail domain is for by naming it as its contact address.
+func TestContactAddressInAMailDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	admin := optoutv1.NewAdminServiceClient(o.c.Conn())
+	if _, err := admin.CreateSender(t.Context(), &optoutv1.CreateSenderRequest{Sender: &optoutv1.Sender{Name: "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	taken, other := at, "other"
+	if _, err := admin.UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{Name: other, ContactAddress: &taken}); err != nil {
+		t.Fatal(err)
+	}
+	o.want("unsubscribe@ of the first", o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "", ""))), "opted_out", "ann@example.org", true)
+}

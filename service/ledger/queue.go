@@ -110,6 +110,7 @@ type queue struct {
 type arrival struct {
 	at       int64
 	position uint64
+	optOut   bool
 }
 
 func newQueue(sourceLimit int) *queue {
@@ -166,7 +167,7 @@ func (q *queue) apply(e *Entry) {
 // arrived counts a message, and holds what has come with it when that is too many.
 func (q *queue) arrived(w *Waiting, at int64) {
 	if w.source != 0 {
-		q.recent[w.source] = append(q.sinceYesterday(w.source, at), arrival{at, w.Position})
+		q.recent[w.source] = append(q.sinceYesterday(w.source, at), arrival{at, w.Position, w.Claim == ClaimOptOut})
 	}
 	if w.Claim != ClaimOptOut {
 		return
@@ -180,7 +181,13 @@ func (q *queue) arrived(w *Waiting, at int64) {
 		q.hold(slices.Values(q.today))
 		q.today = q.today[:0]
 	}
-	if from := q.recent[w.source]; w.source != 0 && len(from) > q.sourceLimit {
+	from, optOuts := q.recent[w.source], 0
+	for _, a := range from {
+		if a.optOut { // questions from the same place, of which there may be many every day, are no flood
+			optOuts++
+		}
+	}
+	if w.source != 0 && optOuts > q.sourceLimit {
 		q.hold(func(yield func(uint64) bool) {
 			for _, a := range from {
 				if !yield(a.position) {

@@ -338,3 +338,17 @@ func TestQueueDoesNotBeatALaterYes(t *testing.T) {
 		w.due()
 	}
 }
+
+// Questions are no flood: however many come from where an opt-out comes from, it decides itself.
+func TestQuestionsHoldNoOptOut(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	for range ledger.DefaultSourceLimit + 5 {
+		w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: "asks@example.org", Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread, Source: "domain example.org"}))
+	}
+	w.queue(ann, "domain example.org")
+	w.pass(ledger.DefaultQueueDelay + time.Minute)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided", n)
+	}
+}
