@@ -48,10 +48,10 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 	}
 	local, domain := rcpt[:at], rcpt[at+1:]
 	reg := in.o.Ledger.Registry()
-	sender := ""
+	sender, contact := "", ""
 	for _, s := range reg.Senders() {
-		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt {
-			return &box{kind: contactBox, address: rcpt, sender: s.Name}, true
+		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt && contact == "" {
+			contact = s.Name
 		}
 		if s.MailDomain == domain && sender == "" {
 			sender = s.Name
@@ -59,6 +59,10 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 	}
 	if sender == "" && domain == in.o.MailDomain && domain != "" {
 		sender = ledger.DefaultSender
+	}
+	// What a local part means in a mail domain, no setting of a contact address changes: neither its own sender's nor another's.
+	if contact != "" && (sender == "" || !reserved(local)) {
+		return &box{kind: contactBox, address: rcpt, sender: contact}, true
 	}
 	if sender == "" || reg.Sender(sender) == nil {
 		return nil, false
@@ -79,6 +83,11 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 		return nil, false
 	}
 	return b, true
+}
+
+// reserved reports whether a local part has a meaning of its own in every mail domain.
+func reserved(local string) bool {
+	return local == localStop || local == localUnsub || local == localFBL || strings.HasPrefix(local, link.MailPrefix) || strings.HasPrefix(local, bouncePrefix)
 }
 
 // open opens a token into b; whose domain it stands at does not matter, for it names its sender itself.

@@ -107,7 +107,7 @@ func (in *Intake) decideDue(ctx context.Context) {
 	}
 	s := in.o.Ledger.QueueStats()
 	if s.Held > in.held {
-		in.o.Log.Warn("messages are held in the review queue: too many came at once, or hard bounces of a domain jumped", "held", s.Held, "storms", s.Storms,
+		in.o.Log.Warn("messages are held in the review queue: too many came at once, hard bounces of a domain jumped, or who was to be opted out has confirmed a subscription since", "held", s.Held, "storms", s.Storms,
 			"remedy", "see \"optout queue list --held\"")
 	}
 	in.held = s.Held
@@ -165,7 +165,7 @@ func (in *Intake) Take(ctx context.Context, e *mailin.Envelope, boxes []mailin.B
 	errs := make([]error, len(boxes))
 	msg := &message{Message: m, envelope: e}
 	for i, b := range boxes {
-		errs[i] = in.take(ctx, b.(*box), msg).Err
+		errs[i] = in.takeOnce(ctx, b.(*box), msg).Err
 	}
 	return errs
 }
@@ -195,9 +195,23 @@ func (in *Intake) Deliver(ctx context.Context, e *mailin.Envelope, recipients []
 			results[i] = in.count(Result{Outcome: NotOurs, Why: "there is no such address"})
 			continue
 		}
-		results[i] = in.take(ctx, b, msg)
+		results[i] = in.takeOnce(ctx, b, msg)
 	}
 	return results
+}
+
+// takeOnce takes a message for one box, unless it was taken for the same address already: the same recipient may be named again, in
+// other letters too, and a question must not be passed on for each of them.
+func (in *Intake) takeOnce(ctx context.Context, b *box, m *message) Result {
+	r, again := m.taken[b.address]
+	if !again {
+		r = in.take(ctx, b, m)
+		if m.taken == nil {
+			m.taken = map[string]Result{}
+		}
+		m.taken[b.address] = r
+	}
+	return r
 }
 
 // take records what a message says for one box. A fault of ours must not take the service down, for the sender will try the same

@@ -23,6 +23,8 @@ type message struct {
 	read     *words.Reading
 	reported *report.Report
 	verdict  *mailauth.Verdict
+	// taken is what became of it at each address: to name one a hundred times does nothing a hundred times.
+	taken map[string]Result
 }
 
 func (m *message) words() *words.Reading {

@@ -67,6 +67,8 @@ func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error
 	switch {
 	case errors.As(err, &answer) && answer.Code >= 500:
 		return fmt.Errorf("%w: %d", errRefused, answer.Code)
+	case answer != nil: // its words may name the recipient
+		return fmt.Errorf("--mail-out: the server answers %d", answer.Code)
 	case err != nil:
 		return fmt.Errorf("--mail-out: %w", err)
 	}

@@ -21,11 +21,17 @@ func (in *Intake) returned(ctx context.Context, b *box, m *message) Result {
 	default:
 		return ignored("no report of a failure")
 	}
-	x, why := in.about(b, r.Recipients)
+	x, addr, why := in.about(b, r.Recipients)
 	if x == nil {
 		return ignored(why)
 	}
-	f := ledger.Failed{Failure: ledger.SoftFailure, Domain: domainOf(x.Address()), Detail: map[string]string{}}
+	// A report may name anything. Storms are told by the domain of the address that we mailed; those of addresses that mail was forwarded
+	// to are counted apart, so that nobody can make a storm of another's domain with return paths of their own.
+	domain := domainOf(addr)
+	if addr == "" {
+		domain = "by way of " + domainOf(x.Address())
+	}
+	f := ledger.Failed{Failure: ledger.SoftFailure, Domain: domain, Detail: map[string]string{}}
 	if x.Class == report.Hard {
 		f.Failure = ledger.HardFailure
 	}
@@ -39,8 +45,9 @@ func (in *Intake) returned(ctx context.Context, b *box, m *message) Result {
 }
 
 // about finds which of a report's recipients is the one that the return path names. A message with a return path of its own went
-// to one address; when the report names others, that one was forwarded, and only what they all say may be held against it.
-func (in *Intake) about(b *box, all []report.Recipient) (*report.Recipient, string) {
+// to one address; when the report names others, that one was forwarded, and only what they all say may be held against it. addr is
+// the address that was mailed, where the report names it.
+func (in *Intake) about(b *box, all []report.Recipient) (x *report.Recipient, addr, why string) {
 	bears := func(x report.Recipient) bool { return x.Class == report.Hard || x.Class == report.Soft }
 	s := in.o.Ledger.Registry().Sender(b.sender)
 	for i := range all {
@@ -53,24 +60,24 @@ func (in *Intake) about(b *box, all []report.Recipient) (*report.Recipient, stri
 				continue
 			}
 			if !bears(all[i]) {
-				return nil, "it says nothing of the address"
+				return nil, "", "it says nothing of the address"
 			}
-			return &all[i], ""
+			return &all[i], addr, ""
 		}
 	}
 	var mildest *report.Recipient
 	for i := range all {
 		if !bears(all[i]) {
-			return nil, "it says nothing of the address"
+			return nil, "", "it says nothing of the address"
 		}
 		if mildest == nil || all[i].Class == report.Soft {
 			mildest = &all[i]
 		}
 	}
 	if mildest == nil {
-		return nil, "it names no recipient"
+		return nil, "", "it names no recipient"
 	}
-	return mildest, ""
+	return mildest, "", ""
 }
 
 // knownReporters are those that report complaints to whoever signs up: the address that their reports come from, or its domain.

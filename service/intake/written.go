@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"optout/service/address"
 	"optout/service/ledger"
 	"optout/service/mailauth"
 	"optout/service/report"
@@ -100,12 +101,12 @@ func (in *Intake) writer(ctx context.Context, b *box, m *message) writer {
 
 // toUs reports whether what was proved was written to us. A DKIM signature proves who wrote a message, not that they wrote it to
 // us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
-// must name the address. An SPF pass is of the host that brought the message.
+// must name the address: Cc, Delivered-To and the like anybody can add on the way. An SPF pass is of the host that brought the message.
 func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
 	if v.By == "spf" {
 		return true
 	}
-	named := slices.ContainsFunc(m.words().Recipients, func(a string) bool { return lower(a) == b.address })
+	named := slices.ContainsFunc(m.words().To, func(a string) bool { return lower(a) == b.address })
 	return named && (v.Signed || v.By == "authserv-id")
 }
 
@@ -124,13 +125,14 @@ func (in *Intake) queue(ctx context.Context, b *box, m *message, w writer, claim
 	item := ledger.QueueItem{Sender: b.sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
 	by.Evidence["words"] = fit(m.words().Own)
+	var key address.Key
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
 		to := w.token.to
 		to.Scope = s.All()
-		item.Sender, item.Token, item.Address, by.Mailing = w.token.sender, &to, "", w.token.mailing
+		item.Sender, item.Token, item.Address, by.Mailing, key = w.token.sender, &to, "", w.token.mailing, to.Key
 	}
-	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address)
+	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, key)
 	o, err := in.o.Ledger.Queue(ctx, by, item)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		item.Address = ""

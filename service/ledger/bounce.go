@@ -44,7 +44,7 @@ type Failed struct {
 // Bounce records that mail to an address key failed, as a report says that came back to the signed return path; whoever calls
 // has opened its token. A hard failure makes the address undeliverable; a soft one does when it goes on. Nothing is written for a
 // second soft failure of one day, or when the address is undeliverable already. Hard failures that are part of a storm of their
-// domain wait in the queue. Errors: ErrNotFound for a scope that this ledger does not have, ErrInvalidField, and those of a write.
+// domain wait in the queue, once for each address. Errors: ErrNotFound for a scope that this ledger does not have, ErrInvalidField, and those of a write.
 func (l *Ledger) Bounce(ctx context.Context, by By, to Tokened, f Failed) (Outcome, error) {
 	s, _, _, ok := l.Registry().Scope(to.Scope)
 	if !ok {
@@ -105,6 +105,9 @@ func (l *Ledger) bounce(ctx context.Context, by By, s *Sender, keys *address.Key
 		}
 		if f.Failure == HardFailure {
 			if t.storm(label(e.Detail[detailDomain])) {
+				if at := t.stormOf(key); at != 0 {
+					return at, false, nil
+				}
 				e.Kind, e.Scope, e.Detail = Queued, s.All(), maps.Clone(e.Detail)
 				e.Detail[detailClaim], e.Detail[detailDoubt] = string(ClaimBounce), string(DoubtStorm)
 			}
@@ -127,6 +130,16 @@ func (t *tx) storm(domain uint64) bool {
 		}
 	}
 	return t.l.queue.storm(domain, t.now, before)
+}
+
+// stormOf is the held bounce of an address that waits, also within this transaction; 0 when none does.
+func (t *tx) stormOf(key address.Key) uint64 {
+	for i := range t.s.queue {
+		if e := &t.s.queue[i]; e.Kind == Queued && e.Key == key && Doubt(e.Detail[detailDoubt]) == DoubtStorm {
+			return e.Position
+		}
+	}
+	return t.l.queue.stormOf(key)
 }
 
 // bounceSoftly writes a soft failure, and that the address is undeliverable for a while when it went on for too long.

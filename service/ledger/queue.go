@@ -80,6 +80,8 @@ type Waiting struct {
 	Held bool
 
 	source, domain uint64
+	// named: a signed token named the address, so that mail was made for it, whatever else the ledger knows.
+	named bool
 	// looked is the newest entry of the key when it was last found that the ledger does not know the address otherwise.
 	looked uint64
 }
@@ -100,16 +102,19 @@ type queue struct {
 	// bounces counts hard bounces by domain, and storms the held ones that wait.
 	bounces map[uint64]*usual
 	storms  map[uint64]int
-	swept   int64 // the day on which what is idle was forgotten
+	// stormy are the held bounces that wait, by whom they concern: one of each.
+	stormy map[address.Key]uint64
+	swept  int64 // the day on which what is idle was forgotten
 }
 
 type arrival struct {
 	at       int64
 	position uint64
+	optOut   bool
 }
 
 func newQueue(sourceLimit int) *queue {
-	return &queue{sourceLimit: sourceLimit, waiting: map[uint64]*Waiting{}, recent: map[uint64][]arrival{}, bounces: map[uint64]*usual{}, storms: map[uint64]int{}}
+	return &queue{sourceLimit: sourceLimit, waiting: map[uint64]*Waiting{}, recent: map[uint64][]arrival{}, bounces: map[uint64]*usual{}, storms: map[uint64]int{}, stormy: map[address.Key]uint64{}}
 }
 
 // concerns reports whether the queue's fold reads entries like e.
@@ -124,6 +129,9 @@ const (
 	detailSource   = "source"
 	detailDomain   = "domain"
 	detailDecision = "decision"
+	// detailNamed is namedByToken where a signed token named the address.
+	detailNamed  = "named"
+	namedByToken = "token"
 )
 
 // apply folds one entry.
@@ -134,17 +142,19 @@ func (q *queue) apply(e *Entry) {
 	switch e.Kind {
 	case Queued:
 		w := &Waiting{Position: e.Position, Sender: e.Sender, Scope: e.Scope, Claim: Claim(e.Detail[detailClaim]), Doubt: Doubt(e.Detail[detailDoubt]),
-			Key: e.Key, At: Time(e.At), Due: Time(e.Until), source: label(e.Detail[detailSource]), domain: label(e.Detail[detailDomain])}
+			Key: e.Key, At: Time(e.At), Due: Time(e.Until), source: label(e.Detail[detailSource]), domain: label(e.Detail[detailDomain]), named: e.Detail[detailNamed] == namedByToken}
 		q.waiting[e.Position] = w
 		q.arrived(w, e.At)
 		if w.Doubt == DoubtStorm {
 			q.storms[w.domain]++
+			q.stormy[w.Key] = w.Position
 			q.bounced(w.domain, e.At)
 		}
 	case Decided:
 		w := q.waiting[e.Ref]
 		delete(q.waiting, e.Ref)
 		if w != nil && w.Doubt == DoubtStorm {
+			delete(q.stormy, w.Key)
 			if q.storms[w.domain]--; q.storms[w.domain] == 0 {
 				delete(q.storms, w.domain)
 			}
@@ -157,7 +167,7 @@ func (q *queue) apply(e *Entry) {
 // arrived counts a message, and holds what has come with it when that is too many.
 func (q *queue) arrived(w *Waiting, at int64) {
 	if w.source != 0 {
-		q.recent[w.source] = append(q.sinceYesterday(w.source, at), arrival{at, w.Position})
+		q.recent[w.source] = append(q.sinceYesterday(w.source, at), arrival{at, w.Position, w.Claim == ClaimOptOut})
 	}
 	if w.Claim != ClaimOptOut {
 		return
@@ -171,7 +181,13 @@ func (q *queue) arrived(w *Waiting, at int64) {
 		q.hold(slices.Values(q.today))
 		q.today = q.today[:0]
 	}
-	if from := q.recent[w.source]; w.source != 0 && len(from) > q.sourceLimit {
+	from, optOuts := q.recent[w.source], 0
+	for _, a := range from {
+		if a.optOut { // questions from the same place, of which there may be many every day, are no flood
+			optOuts++
+		}
+	}
+	if w.source != 0 && optOuts > q.sourceLimit {
 		q.hold(func(yield func(uint64) bool) {
 			for _, a := range from {
 				if !yield(a.position) {
@@ -240,6 +256,13 @@ func (q *queue) storm(domain uint64, at int64, before int) bool {
 	return u.many(u.today+uint32(before)+1, StormLeast)
 }
 
+// stormOf is the held bounce of an address that waits; 0 when none does.
+func (q *queue) stormOf(key address.Key) uint64 {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	return q.stormy[key]
+}
+
 // full reports whether the queue takes no more of a source.
 func (q *queue) full(source uint64, at int64) bool {
 	q.mu.RLock()
@@ -277,6 +300,13 @@ func (q *queue) lookedAt(position, last uint64) {
 	if w := q.waiting[position]; w != nil {
 		w.looked = last
 	}
+}
+
+// holdOne keeps a waiting message from deciding itself.
+func (q *queue) holdOne(position uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hold(slices.Values([]uint64{position}))
 }
 
 // label reads the keyed digest of a source or domain; 0 for none.

@@ -303,3 +303,52 @@ func TestOwnWordsCoverSubaddresses(t *testing.T) {
 		t.Errorf("the story does not tell why: %+v, %v", st.Lines, err)
 	}
 }
+
+// Who is named by a token of ours was mailed, though the ledger has no entry of them: what they ask for in doubt decides itself too.
+func TestNamedByTokenIsKnown(t *testing.T) {
+	w := newWorld(t)
+	s := w.Registry().Sender("")
+	if s == nil {
+		s = w.Registry().Sender(ledger.DefaultSender)
+	}
+	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: s.All(), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
+	w.reopen()
+	w.pass(ledger.DefaultQueueDelay + time.Minute)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
+// A yes through the mailbox that is newer than what waits is not undone by it, also when that was queued before anybody knew the address.
+func TestQueueDoesNotBeatALaterYes(t *testing.T) {
+	w := newWorld(t)
+	at := w.queue(ann, "192.0.2.0/24")
+	w.pass(ledger.DefaultQueueDelay + time.Minute)
+	w.confirm(w.subscribe(full("news", ann)))
+	for range 2 {
+		if n := w.due(); n != 0 {
+			t.Errorf("%d decided", n)
+		}
+		w.want("news", ann, "SEND")
+		if held := w.listQueue(ledger.QueueFilter{Held: true}); len(held) != 1 || held[0].Waiting.Position != at {
+			t.Errorf("held: %+v", held)
+		}
+		w.reopen()
+		w.due()
+	}
+}
+
+// Questions are no flood: however many come from where an opt-out comes from, it decides itself.
+func TestQuestionsHoldNoOptOut(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	for range ledger.DefaultSourceLimit + 5 {
+		w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: "asks@example.org", Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread, Source: "domain example.org"}))
+	}
+	w.queue(ann, "domain example.org")
+	w.pass(ledger.DefaultQueueDelay + time.Minute)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided", n)
+	}
+}

@@ -99,6 +99,9 @@ func (l *Ledger) queueEntry(by By, item *QueueItem) (Entry, error) {
 		e.Sender, e.Scope = s.Number, s.All()
 	}
 	e.Detail = map[string]string{detailClaim: string(item.Claim), detailDoubt: string(item.Doubt)}
+	if item.Token != nil {
+		e.Detail[detailNamed] = namedByToken
+	}
 	if source := l.labelOf("source", item.Source); source != "" {
 		e.Detail[detailSource] = source
 	}
@@ -239,6 +242,10 @@ func decideAll(t *tx, by By, items []undecided, d Decision, justification string
 		if !t.waits(u.queued.Position) {
 			continue
 		}
+		if by.Channel == BySystem && confirmedSince(t, u) {
+			t.l.queue.holdOne(u.queued.Position)
+			continue
+		}
 		if done := u.done; done.Kind != 0 && standingFact(t, &u.keys, &done) == 0 {
 			done.Request = request
 			if _, err = t.add(&done, u.row); err != nil {
@@ -256,6 +263,19 @@ func decideAll(t *tx, by By, items []undecided, d Decision, justification string
 	return n, last, nil
 }
 
+// confirmedSince reports whether the address has said a yes through its mailbox after a message was queued. What is in doubt must
+// not beat a newer yes that is not, and anybody can write what is in doubt long before: whether it still holds is for a person.
+func confirmedSince(t *tx, u *undecided) bool {
+	for _, k := range u.keys.Of[:u.keys.N] {
+		for _, f := range t.record(standing.Key(k.Suppression)).Facts {
+			if kindOf(&f) == Confirmed && f.Position > u.queued.Position {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // waits reports whether a queued message is still undecided, also within this transaction.
 func (t *tx) waits(position uint64) bool {
 	if slices.ContainsFunc(t.s.queue, func(e Entry) bool { return e.Kind == Decided && e.Ref == position }) {
@@ -269,7 +289,7 @@ func (t *tx) waits(position uint64) bool {
 const maxDue = 500
 
 // DecideDue does the opt-outs in the queue that are due: those of addresses that the ledger knows from anything but the queue, and
-// that no flood brought. Nobody may be asked for more than the mail that they sent (16 CFR 316.5), so silence of the operators is a
+// that no flood brought; not those of who has confirmed a subscription since, which are held. Nobody may be asked for more than the mail that they sent (16 CFR 316.5), so silence of the operators is a
 // yes to the person. It returns how many it did. Errors: those of reading the store and of a write.
 func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 	now := l.opt.Now()
@@ -314,8 +334,12 @@ func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 	return total, flush()
 }
 
-// knows reports whether the ledger has an entry about the address other than those of the queue.
+// knows reports whether the ledger has an entry about the address other than those of the queue, or made a token for it: under
+// opt-out topics most addresses that are mailed have no entry.
 func (l *Ledger) knows(ctx context.Context, w *Waiting) (bool, error) {
+	if w.named {
+		return true, nil
+	}
 	var rec standing.Record
 	if !l.table.Get(standing.Key(w.Key), &rec) {
 		return false, nil

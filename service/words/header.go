@@ -117,6 +117,18 @@ func (h header) recipients() []string {
 	return all
 }
 
+// to are the addresses in the To fields; none when a field breaks the rules, for then readers differ about whom it names.
+func (h header) to() (all []string) {
+	for _, v := range h.Values("To") {
+		list := addresses(v)
+		if list == nil || len(all)+len(list) > maxRecipients {
+			return nil
+		}
+		all = append(all, list...)
+	}
+	return all
+}
+
 // addresses reads an address list (RFC 5322 section 3.4); nil when it is none.
 func addresses(v string) []string {
 	if !utf8.ValidString(v) {

@@ -61,6 +61,9 @@ type Reading struct {
 	// Recipients are the bare addresses of To, Cc, Delivered-To, X-Original-To and Envelope-To, at most 100, no doubles: for which
 	// address of ours a message was, when no envelope is known.
 	Recipients []string
+	// To are the bare addresses of the To fields alone, and only where the fields keep to the rules: what the writer's own program put
+	// there, and what a signature may cover.
+	To []string
 	// Tokens are the texts that have the form of a signed token, no doubles, at most 20: of In-Reply-To, then References, then the
 	// body. They prove nothing until opened.
 	Tokens []string
@@ -89,6 +92,7 @@ func Read(raw []byte) *Reading {
 		Subject:    oneLine(m.header.text("Subject"), maxSubject),
 		MessageID:  m.header.messageID(),
 		Recipients: m.header.recipients(),
+		To:         m.header.to(),
 		Tokens:     m.tokens(),
 	}
 	plain := ownWords(m.root.render(false))

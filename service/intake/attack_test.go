@@ -1,0 +1,119 @@
+package intake_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	optoutv1 "optout/proto/optout/v1"
+	"optout/service"
+	"optout/service/link"
+	"optout/service/mailtest"
+)
+
+// What somebody signed for another list does not become ours by fields that anybody can add, or that two readers read in two ways.
+func TestReaddressedByOtherFields(t *testing.T) {
+	o := newOffice(t, nil)
+	n := 0
+	elsewhere := func(to string) (addr, message string) {
+		n++
+		addr = fmt.Sprintf("p%d@example.org", n)
+		return addr, o.sign("example.org", o.mail(addr, to, "unsubscribe", "unsubscribe"))
+	}
+	for _, field := range []string{"Cc", "Delivered-To", "X-Original-To", "Envelope-To"} {
+		addr, message := elsewhere("leave@evil.example")
+		o.want(field, o.take(at, field+": "+at+"\r\n"+message), "queued", addr, false)
+	}
+	for _, to := range []string{at + " <leave@evil.example>", `"` + at + `" <leave@evil.example>`, "leave@evil.example (" + at + ")"} {
+		addr, message := elsewhere(to)
+		o.want(to, o.take(at, message), "queued", addr, false)
+	}
+	addr, message := elsewhere("leave@lists.example.net, " + at)
+	o.want("to both", o.take(at, message), "opted_out", addr, true)
+}
+
+// A message to one address of ours counts once there, however often and in whatever letters the envelope names it.
+func TestOneRecipientManyTimes(t *testing.T) {
+	sink := mailtest.NewSink(t)
+	o := newOffice(t, func(c *service.Config) { c.Inbound.MailOut = sink.Addr })
+	people := "people@example.com"
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{ForwardAddress: &people}); err != nil {
+		t.Fatal(err)
+	}
+	o.take(at, o.mail("fred@example.org", at, "opening hours", "When is your shop open on Sundays?"), func(r *optoutv1.SubmitReportRequest) {
+		r.Recipients = []string{at, strings.ToUpper(at), "Unsubscribe@" + domain, at + "."}
+	})
+	if n := len(sink.Taken()); n != 1 {
+		t.Errorf("passed on %d times", n)
+	}
+}
+
+// A server's refusal names the recipient; the log does not.
+func TestRefusedReplyKeepsTheAddressOutOfTheLog(t *testing.T) {
+	sink := mailtest.NewSink(t)
+	var mu sync.Mutex
+	var log bytes.Buffer
+	o := newOffice(t, func(c *service.Config) {
+		c.Inbound.MailOut, c.Inbound.Reply = sink.Addr, true
+		c.Log = slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.Write(p)
+		}), nil))
+	})
+	sink.Refuse(func(to string) error { return &smtp.SMTPError{Code: 450, Message: "<" + to + ">: greylisted"} }, nil)
+	o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "")))
+	text := func() string { mu.Lock(); defer mu.Unlock(); return log.String() }
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(text(), "a reply could not be sent"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no word of the reply")
+		}
+	}
+	if strings.Contains(text(), "ann@") {
+		t.Errorf("the log names the person:\n%s", text())
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// Whoever has return paths of their own can make no storm of another's domain with them, nor fill the queue in one.
+func TestForgedStorm(t *testing.T) {
+	o := newOffice(t, nil)
+	daemon := fromHost("203.0.113.9", "mx.evil.example", "")
+	bounce := func(addr, named string) *optoutv1.SubmitResult {
+		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, dsn(named, "5.1.1"), daemon)
+	}
+	for i := range 60 {
+		bounce(fmt.Sprintf("m%d@evil.example", i), fmt.Sprintf("m%d@example.net", i))
+	}
+	o.want("a real one", bounce("gone@example.net", "gone@example.net"), "bounce", "gone@example.net", true)
+	before := len(o.queue())
+	for range 5 {
+		bounce("m70@evil.example", "m70@example.net")
+	}
+	if n := len(o.queue()) - before; n != 1 {
+		t.Errorf("one address waits %d times", n)
+	}
+}
+
+// No sender takes over what another's mail domain is for by naming it as its contact address.
+func TestContactAddressInAMailDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	admin := optoutv1.NewAdminServiceClient(o.c.Conn())
+	if _, err := admin.CreateSender(t.Context(), &optoutv1.CreateSenderRequest{Sender: &optoutv1.Sender{Name: "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	taken, other := at, "other"
+	if _, err := admin.UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{Name: other, ContactAddress: &taken}); err != nil {
+		t.Fatal(err)
+	}
+	o.want("unsubscribe@ of the first", o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "", ""))), "opted_out", "ann@example.org", true)
+}
