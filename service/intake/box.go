@@ -26,6 +26,8 @@ type box struct {
 	// address is the recipient as it was named, in lower case.
 	address string
 	sender  string
+	// others are the further senders whose mail domain it stands in: what people write there without a token is for all of them.
+	others []string
 	// to and mailing are what the token of a signed address names.
 	to      ledger.Tokened
 	mailing uint32
@@ -48,26 +50,23 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 	}
 	local, domain := rcpt[:at], rcpt[at+1:]
 	reg := in.o.Ledger.Registry()
-	sender, contact := "", ""
+	var owners, contacts []string
 	for _, s := range reg.Senders() {
-		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt && contact == "" {
-			contact = s.Name
+		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt {
+			contacts = append(contacts, s.Name)
 		}
-		if s.MailDomain == domain && sender == "" {
-			sender = s.Name
+		if domain != "" && (s.MailDomain == domain || s.MailDomain == "" && in.o.MailDomain == domain) {
+			owners = append(owners, s.Name)
 		}
-	}
-	if sender == "" && domain == in.o.MailDomain && domain != "" {
-		sender = ledger.DefaultSender
 	}
 	// What a local part means in a mail domain, no setting of a contact address changes: neither its own sender's nor another's.
-	if contact != "" && (sender == "" || !reserved(local)) {
-		return &box{kind: contactBox, address: rcpt, sender: contact}, true
+	if len(contacts) > 0 && (len(owners) == 0 || !reserved(local)) {
+		return &box{kind: contactBox, address: rcpt, sender: contacts[0], others: contacts[1:]}, true
 	}
-	if sender == "" || reg.Sender(sender) == nil {
+	if len(owners) == 0 {
 		return nil, false
 	}
-	b := &box{address: rcpt, sender: sender}
+	b := &box{address: rcpt, sender: owners[0], others: owners[1:]}
 	switch {
 	case local == localStop, local == localUnsub:
 		b.kind = wordsBox

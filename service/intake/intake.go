@@ -224,9 +224,8 @@ func (in *Intake) take(ctx context.Context, b *box, m *message) (r Result) {
 		}
 	}()
 	if in.o.Keep != nil {
-		if err := in.o.Keep.Save(m.Message); err != nil {
-			in.o.Log.Error("a message could not be kept; its sender will try again", "error", err)
-			return in.count(failed(err))
+		if err := in.o.Keep.Save(m.Message); err != nil { // what it asks for is done all the same: an opt-out must not wait for that
+			in.o.Log.Error("a message could not be kept", "error", err)
 		}
 	}
 	switch b.kind {

@@ -3,9 +3,11 @@ package intake
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"optout/service/mailin"
@@ -19,6 +21,34 @@ type Keep struct {
 	// For is how long.
 	For time.Duration
 	Now func() time.Time
+
+	mu     sync.Mutex
+	day    string
+	octets int64 // kept on that day
+}
+
+// maxKept is how many octets are kept of one day's mail: the ledger needs the disk more than a flood does.
+const maxKept = 1 << 30
+
+// errKeptFull is told once a day.
+var errKeptFull = fmt.Errorf("%d octets of today's mail are kept already: no more are today", maxKept)
+
+// room takes room for n octets on a day. ok is false when there is none left; err says so the first time.
+func (k *Keep) room(day string, n int64) (ok bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.day != day {
+		k.day, k.octets = day, 0
+	}
+	before := k.octets
+	k.octets += n
+	if k.octets <= maxKept {
+		return true, nil
+	}
+	if before <= maxKept {
+		return false, errKeptFull
+	}
+	return false, nil
 }
 
 const (
@@ -26,12 +56,16 @@ const (
 	keptFile  = ".eml"
 )
 
-// Save makes the message durable, if it is not kept yet: the beginning that the intake sees.
+// Save makes the message durable, if it is not kept yet: the beginning that the intake sees. Beyond a GiB a day nothing is kept.
 func (k *Keep) Save(m *mailin.Message) error {
-	day := filepath.Join(k.Folder, k.Now().UTC().Format(dayLayout))
+	today := k.Now().UTC().Format(dayLayout)
+	day := filepath.Join(k.Folder, today)
 	path := filepath.Join(day, hex.EncodeToString(m.Digest[:])+keptFile)
 	if _, err := os.Stat(path); err == nil {
 		return nil
+	}
+	if ok, err := k.room(today, int64(len(m.Raw))); !ok {
+		return err
 	}
 	if err := os.MkdirAll(day, 0o700); err != nil {
 		return err

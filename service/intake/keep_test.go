@@ -38,3 +38,26 @@ func TestKeepEnds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A flood cannot fill the disk with what is kept; the next day there is room again.
+func TestKeepIsBounded(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Now: func() time.Time { return now }}
+	if err := k.Save(NewMessage([]byte("first"))); err != nil {
+		t.Fatal(err)
+	}
+	k.octets = maxKept
+	if err := k.Save(NewMessage([]byte("told"))); err == nil {
+		t.Error("nobody is told that no more is kept")
+	}
+	if err := k.Save(NewMessage([]byte("not told again"))); err != nil {
+		t.Error(err)
+	}
+	now = now.Add(24 * time.Hour)
+	if err := k.Save(NewMessage([]byte("next day"))); err != nil {
+		t.Error(err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(k.Folder, "*", "*.eml")); len(found) != 2 {
+		t.Errorf("kept: %v", found)
+	}
+}

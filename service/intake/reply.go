@@ -115,7 +115,7 @@ func (r *reply) message(now time.Time) []byte {
 	return b.Bytes()
 }
 
-func or(a, b string) string {
+func or[T ~string](a, b T) T {
 	if a != "" {
 		return a
 	}

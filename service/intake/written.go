@@ -34,33 +34,52 @@ func (in *Intake) written(ctx context.Context, b *box, m *message) Result {
 	if meaning == words.Other {
 		return in.question(ctx, b, m)
 	}
-	w := in.writer(ctx, b, m)
-	switch {
-	case meaning == words.Perhaps:
-		if w.doubt == "" {
-			w.doubt = ledger.DoubtUnclear
+	doubt := ledger.Doubt("")
+	if meaning == words.Perhaps {
+		doubt = ledger.DoubtUnclear
+	}
+	var results []Result
+	token := in.quoted(m)
+	if token.token != nil {
+		token.doubt = or(token.doubt, doubt)
+		results = append(results, in.stop(ctx, token.token.sender, b, m, token))
+	}
+	// Whoever answers one sender's mail at another's address means that other too.
+	if senders := append([]string{b.sender}, b.others...); token.token == nil || !slices.Contains(senders, token.token.sender) {
+		w := in.author(ctx, b, m)
+		w.doubt = or(w.doubt, doubt)
+		for _, s := range senders {
+			results = append(results, in.stop(ctx, s, b, m, w))
 		}
-		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
-	case w.doubt != "":
-		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			return r
+		}
+	}
+	return results[0]
+}
+
+// stop opts a writer out of ALL mail of a sender, or queues that where it is in doubt.
+func (in *Intake) stop(ctx context.Context, sender string, b *box, m *message, w writer) Result {
+	if w.doubt != "" {
+		return in.queue(ctx, sender, b, m, w, ledger.ClaimOptOut)
 	}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
-	var o ledger.Outcome
-	var err error
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
 		by.Mailing, by.RequestID = w.token.mailing, m.requestID("stop", w.token.to.Key)
-		o, err = in.o.Ledger.Press(ctx, by, s.All(), w.token.to.Generation, w.token.to.Key)
+		o, err := in.o.Ledger.Press(ctx, by, s.All(), w.token.to.Generation, w.token.to.Key)
 		return recorded(OptedOut, o, "own words, in reply to a signed message", err)
 	}
-	by.RequestID = m.requestID("stop", b.sender, r.From)
-	o, err = in.o.Ledger.OptOutMailbox(ctx, by, b.sender, r.From)
+	by.RequestID = m.requestID("stop", sender, m.words().From)
+	o, err := in.o.Ledger.OptOutMailbox(ctx, by, sender, m.words().From)
 	if errors.Is(err, ledger.ErrInvalidAddress) { // nobody can be mailed at it, but a person may know what it means
 		w.doubt = ledger.DoubtUnclear
-		return in.queue(ctx, b, m, w, ledger.ClaimOptOut)
+		return in.queue(ctx, sender, b, m, w, ledger.ClaimOptOut)
 	}
-	if err == nil && o.Created {
-		in.reply(b.sender, m)
+	if err == nil && o.Created && sender == b.sender {
+		in.reply(sender, m)
 	}
 	return recorded(OptedOut, o, "own words, authenticated", err)
 }
@@ -75,18 +94,20 @@ type writer struct {
 	source string
 }
 
-// writer finds out who wrote: a token of ours that the message quotes names the address that was mailed; whoever holds it could
-// press the link in the same message (RFC 8058 section 6). Else it is the address in From, when its domain vouches for it.
-func (in *Intake) writer(ctx context.Context, b *box, m *message) writer {
-	w := writer{source: m.source()}
+// quoted finds out who wrote by a token of ours that the message quotes: it names the address that was mailed, and whoever holds it
+// could press the link in the same message (RFC 8058 section 6).
+func (in *Intake) quoted(m *message) writer {
 	token, sure := in.named(m.words().Tokens)
-	if token != nil {
-		w.token = token
-		if !sure {
-			w.doubt = ledger.DoubtUnclear // it quotes mail to several people
-		}
-		return w
+	w := writer{token: token, source: m.source()}
+	if token != nil && !sure {
+		w.doubt = ledger.DoubtUnclear // it quotes mail to several people
 	}
+	return w
+}
+
+// author finds out who wrote without a token: the address in From, when its domain vouches for it.
+func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
+	w := writer{source: m.source()}
 	v := m.auth(ctx, in.o.Auth)
 	switch {
 	case v.Result == mailauth.Proved && lower(v.From) == lower(m.words().From) && in.toUs(v, b, m): // two readers, one address
@@ -120,9 +141,9 @@ func (m *message) said() map[string]string {
 	return e
 }
 
-// queue puts a message into the review queue.
-func (in *Intake) queue(ctx context.Context, b *box, m *message, w writer, claim ledger.Claim) Result {
-	item := ledger.QueueItem{Sender: b.sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
+// queue puts a message to a sender into the review queue.
+func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, w writer, claim ledger.Claim) Result {
+	item := ledger.QueueItem{Sender: sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
 	by.Evidence["words"] = fit(m.words().Own)
 	var key address.Key
@@ -154,5 +175,5 @@ func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
 		}
 		in.o.Log.Warn("a question could not be passed on; it waits in the review queue", "sender", s.Name, "error", err)
 	}
-	return in.queue(ctx, b, m, writer{doubt: ledger.DoubtUnread, source: m.source()}, ledger.ClaimMessage)
+	return in.queue(ctx, b.sender, b, m, writer{doubt: ledger.DoubtUnread, source: m.source()}, ledger.ClaimMessage)
 }

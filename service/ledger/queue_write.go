@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -285,8 +286,12 @@ func (t *tx) waits(position uint64) bool {
 	return ok
 }
 
-// maxDue is how many messages that are due one transaction decides.
-const maxDue = 500
+// maxDue is how many messages that are due one transaction decides, and maxFaults how many may be unreadable before it is no
+// message that is at fault.
+const (
+	maxDue    = 500
+	maxFaults = 10
+)
 
 // DecideDue does the opt-outs in the queue that are due: those of addresses that the ledger knows from anything but the queue, and
 // that no flood brought; not those of who has confirmed a subscription since, which are held. Nobody may be asked for more than the mail that they sent (16 CFR 316.5), so silence of the operators is a
@@ -306,32 +311,44 @@ func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 		items, total = items[:0], total+n
 		return err
 	}
+	var faults error
+	failed := 0
 	for _, w := range due {
-		known, err := l.knows(ctx, &w)
-		if err != nil {
-			return total, err
-		}
-		if !known {
+		u, err := l.dueNow(ctx, &w)
+		if err != nil { // of one that cannot be read the others do not wait
+			faults = errors.Join(faults, err)
+			if failed++; failed == maxFaults || ctx.Err() != nil {
+				break
+			}
 			continue
 		}
-		e, err := l.entry(ctx, w.Position)
-		if err != nil {
-			return total, err
+		if u == nil {
+			continue
 		}
-		u, err := l.undecided(ctx, e, DecideSuppress)
-		if err != nil {
-			return total, err
-		}
-		if items = append(items, u); len(items) == maxDue {
+		if items = append(items, *u); len(items) == maxDue {
 			if err := flush(); err != nil {
 				return total, err
 			}
 		}
 	}
-	if len(items) == 0 {
-		return total, nil
+	if len(items) > 0 {
+		faults = errors.Join(faults, flush())
 	}
-	return total, flush()
+	return total, faults
+}
+
+// dueNow reads what deciding a message that is due takes; nil when the ledger does not know the address.
+func (l *Ledger) dueNow(ctx context.Context, w *Waiting) (*undecided, error) {
+	known, err := l.knows(ctx, w)
+	if err != nil || !known {
+		return nil, err
+	}
+	e, err := l.entry(ctx, w.Position)
+	if err != nil {
+		return nil, err
+	}
+	u, err := l.undecided(ctx, e, DecideSuppress)
+	return &u, err
 }
 
 // knows reports whether the ledger has an entry about the address other than those of the queue, or made a token for it: under
