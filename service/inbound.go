@@ -21,6 +21,9 @@ type InboundConfig struct {
 	// AuthservIDs are those whose Authentication-Results fields are believed (RFC 8601); the server that writes them must take
 	// forged ones away.
 	AuthservIDs []string
+	// Relays are the CIDRs of mail servers of one's own that bring mail here: SPF says nothing of what they bring. Those on loopback
+	// need not be named.
+	Relays []string
 	// Reporters are addresses, or domains of addresses, whose complaints are believed, besides the known ones.
 	Reporters []string
 	// QueueDelay is after how long an opt-out in the review queue is done by itself; 0 means 24 hours.
@@ -46,7 +49,7 @@ type InboundConfig struct {
 const mailFolder = "mail"
 
 // newIntake makes what takes mail.
-func (s *Service) newIntake() error {
+func (s *Service) newIntake() (err error) {
 	c := &s.cfg.Inbound
 	resolver := net.DefaultResolver
 	if c.DNS != "" {
@@ -72,6 +75,9 @@ func (s *Service) newIntake() error {
 	}
 	if c.KeepMail > 0 {
 		o.Keep = &intake.Keep{Folder: filepath.Join(s.cfg.Data, mailFolder), For: c.KeepMail, Now: s.cfg.Now}
+	}
+	if o.Relays, err = prefixes("--mail-relay", c.Relays); err != nil {
+		return err
 	}
 	s.intake = intake.New(o)
 	return nil

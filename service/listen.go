@@ -144,13 +144,18 @@ func optionalCertificates(server, mutual *tls.Config) *tls.Config {
 }
 
 func (c *Config) proxies() ([]netip.Prefix, error) {
+	return prefixes("--trusted-proxy", c.TrustedProxies)
+}
+
+// prefixes reads the CIDRs of a flag.
+func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
 	var all []netip.Prefix
-	for _, s := range c.TrustedProxies {
+	for _, s := range texts {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			ip, err := netip.ParseAddr(s)
 			if err != nil {
-				return nil, fmt.Errorf("--trusted-proxy %q: it must be a CIDR such as 10.0.0.0/8, or an IP address", s)
+				return nil, fmt.Errorf("%s %q: it must be a CIDR such as 10.0.0.0/8, or an IP address", flag, s)
 			}
 			p = netip.PrefixFrom(ip, ip.BitLen())
 		}

@@ -16,7 +16,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"optout/service/ledger"
@@ -34,6 +36,8 @@ type Options struct {
 	MailDomain string
 	// Auth tells who wrote a message.
 	Auth *mailauth.Checker
+	// Relays are the networks of mail servers of one's own that bring mail here: it is not known from where they have it.
+	Relays []netip.Prefix
 	// Reporters are those whose complaints are believed: addresses, or domains of addresses, besides the known ones.
 	Reporters []string
 	// Relay passes mail on, for questions and replies; nil when there is none.
@@ -122,6 +126,15 @@ func (in *Intake) clean() {
 	}
 }
 
+// origin is the host that brought a message from outside; zero when that is not known, because a server of our own brought it here.
+func (in *Intake) origin(e *mailin.Envelope) netip.Addr {
+	a := e.Remote.Unmap()
+	if a.IsLoopback() || slices.ContainsFunc(in.o.Relays, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return netip.Addr{}
+	}
+	return a
+}
+
 // Outcome is what became of a message at one address.
 type Outcome string
 
@@ -163,7 +176,7 @@ func (in *Intake) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (mail
 // try again.
 func (in *Intake) Take(ctx context.Context, e *mailin.Envelope, boxes []mailin.Box, m *mailin.Message) []error {
 	errs := make([]error, len(boxes))
-	msg := &message{Message: m, envelope: e}
+	msg := &message{Message: m, envelope: e, origin: in.origin(e)}
 	for i, b := range boxes {
 		errs[i] = in.takeOnce(ctx, b.(*box), msg).Err
 	}
@@ -174,7 +187,7 @@ func (in *Intake) Take(ctx context.Context, e *mailin.Envelope, boxes []mailin.B
 // that its header names. fallback, if not empty, is the address that it is taken for when it names none, such as that of the
 // mailbox in which it was found. The results stand for the recipients, in order, or for those found.
 func (in *Intake) Deliver(ctx context.Context, e *mailin.Envelope, recipients []string, fallback string, m *mailin.Message) []Result {
-	msg := &message{Message: m, envelope: e}
+	msg := &message{Message: m, envelope: e, origin: in.origin(e)}
 	if len(recipients) == 0 {
 		for _, r := range msg.words().Recipients {
 			if _, ours := in.box(r); ours {

@@ -20,6 +20,8 @@ import (
 type message struct {
 	*mailin.Message
 	envelope *mailin.Envelope
+	// origin is the host that it came from; zero when that is not known.
+	origin   netip.Addr
 	read     *words.Reading
 	reported *report.Report
 	verdict  *mailauth.Verdict
@@ -47,11 +49,7 @@ func (m *message) whole() bool { return m.Size <= int64(len(m.Raw)) }
 // auth tells who wrote the message.
 func (m *message) auth(ctx context.Context, c *mailauth.Checker) *mailauth.Verdict {
 	if m.verdict == nil {
-		e := mailauth.Envelope{Remote: m.envelope.Remote.Unmap(), Helo: m.envelope.Helo, MailFrom: m.envelope.MailFrom}
-		if e.Remote.IsLoopback() {
-			e.Remote = netip.Addr{} // a server of our own brought it: what host it came from is not known here
-		}
-		v := c.Check(ctx, e, m.Raw)
+		v := c.Check(ctx, mailauth.Envelope{Remote: m.origin, Helo: m.envelope.Helo, MailFrom: m.envelope.MailFrom}, m.Raw)
 		if !m.whole() && v.Result == mailauth.Disproved {
 			v.Result = mailauth.Unproved // a signature cannot be checked against a part
 		}
@@ -81,7 +79,7 @@ func (m *message) evidence() map[string]string {
 // source is by what floods are told: the network that the message came from. Where that is not known, as with mailboxes, all are
 // one source but for the domain that they say they are from.
 func (m *message) source() string {
-	if a := m.envelope.Remote.Unmap(); a.IsValid() && !a.IsLoopback() {
+	if a := m.origin; a.IsValid() {
 		bits := 24
 		if a.Is6() {
 			bits = 48

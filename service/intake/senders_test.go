@@ -65,3 +65,20 @@ func TestKeepingFails(t *testing.T) {
 	mailto := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
 	o.want("tokened", o.take(mailto, "Subject: x\r\n\r\nx\r\n"), "opted_out", "bob@example.net", true)
 }
+
+// Of mail that a server of our own brings it is not known what host it came from: SPF neither proves nor disproves it.
+func TestRelays(t *testing.T) {
+	for relays, want := range map[string]optoutv1.QueueDoubt{"": optoutv1.QueueDoubt_QUEUE_DOUBT_FORGED, "203.0.113.0/24": optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED} {
+		o := newOffice(t, func(c *service.Config) {
+			if relays != "" {
+				c.Inbound.Relays = []string{relays}
+			}
+		})
+		o.dns.TXT("example.org", "v=spf1 ip4:203.0.113.9 -all")
+		o.want("unsigned, by its host or a relay", o.take(at, o.mail("ann@example.org", at, "stop", ""), fromHost("203.0.113.9", "mx", "ann@example.org")), map[bool]string{true: "opted_out", false: "queued"}[relays == ""], "", false)
+		o.take(at, o.mail("bob@example.org", at, "stop", ""), fromHost("203.0.113.10", "mx", "bob@example.org"))
+		if q := o.queue(); len(q) == 0 || q[len(q)-1].Doubt != want {
+			t.Errorf("relays %q: %v, want %v", relays, q, want)
+		}
+	}
+}
