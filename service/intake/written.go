@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"optout/service/address"
 	"optout/service/ledger"
 	"optout/service/mailauth"
 	"optout/service/report"
@@ -146,14 +145,14 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 	item := ledger.QueueItem{Sender: sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
 	by.Evidence["words"] = fit(m.words().Own)
-	var key address.Key
+	var about ledger.Tokened
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
 		to := w.token.to
 		to.Scope = s.All()
-		item.Sender, item.Token, item.Address, by.Mailing, key = w.token.sender, &to, "", w.token.mailing, to.Key
+		item.Sender, item.Token, item.Address, by.Mailing, about = w.token.sender, &to, "", w.token.mailing, to
 	}
-	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, key)
+	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, about.Key)
 	o, err := in.o.Ledger.Queue(ctx, by, item)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		item.Address = ""

@@ -90,6 +90,18 @@ func baseOf(box string) string {
 	return ""
 }
 
+// Said is how many things were said so far.
+func (m *Model) Said() int { return len(m.said) }
+
+// ConfirmedSince tells whether whoever writes from an address has said a yes through the mailbox since so many things were said.
+func (m *Model) ConfirmedSince(addr string, said int) bool {
+	box := mailbox(addr)
+	if base := baseOf(box); base != "" && strings.HasSuffix(box, "@gmail.com") {
+		box = base
+	}
+	return slices.ContainsFunc(m.said, func(s *statement) bool { return s.mailbox == box && s.kind == ledger.Confirmed && s.counts >= said })
+}
+
 // Known tells whether anything was ever said of a mailbox.
 func (m *Model) Known(addr string) bool {
 	return slices.ContainsFunc(m.said, func(s *statement) bool { return s.mailbox == mailbox(addr) })
