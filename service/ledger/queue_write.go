@@ -294,8 +294,9 @@ const (
 )
 
 // DecideDue does the opt-outs in the queue that are due: those of addresses that the ledger knows from anything but the queue, and
-// that no flood brought; not those of who has confirmed a subscription since, which are held. Nobody may be asked for more than the mail that they sent (16 CFR 316.5), so silence of the operators is a
-// yes to the person. It returns how many it did. Errors: those of reading the store and of a write.
+// that no flood brought. Those of whoever has confirmed a subscription since are held: for a person to decide. Nobody may be asked
+// for more than the mail that they sent (16 CFR 316.5), so silence of the operators is a yes to the person. It returns how many it
+// did. One that cannot be read does not keep the others waiting. Errors: those of reading the store and of a write.
 func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 	now := l.opt.Now()
 	due := l.queue.list(func(w *Waiting) bool { return !w.Due.IsZero() && !w.Held && !w.Due.After(now) })
