@@ -256,7 +256,9 @@ func TestBulkResumes(t *testing.T) {
 			if p.Sent+p.NotAsked != p.Recipients {
 				t.Errorf("%+v does not add up", p)
 			}
+			mu.Lock()
 			away = false
+			mu.Unlock()
 			var left []string
 			for _, a := range all[e.Resume:] {
 				if got[a].Outcome == client.NotAsked {

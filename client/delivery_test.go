@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/textproto"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,15 +84,15 @@ func TestLostConnectionIsDialledAgain(t *testing.T) {
 func TestDialledAgainAskedAgain(t *testing.T) {
 	k := newSink(t)
 	s := newScripted()
-	lost := false
+	var lost atomic.Bool
 	k.onMail = func(n int, c *smtp.Conn) error {
-		lost = true
+		lost.Store(true)
 		c.Conn().Close()
 		return errors.New("closed")
 	}
 	permit := s.check
 	s.check = func(r *optoutv1.CheckSendRequest) (*optoutv1.CheckSendResponse, error) {
-		if lost {
+		if lost.Load() {
 			return &optoutv1.CheckSendResponse{Verdict: optoutv1.Verdict_VERDICT_DO_NOT_SEND}, nil
 		}
 		return permit(r)
@@ -126,9 +127,9 @@ func TestUnknownIsNeverRepeated(t *testing.T) {
 // A connection that ends within the message has delivered nothing, so the message goes out again, whole.
 func TestHalfAMessageIsNone(t *testing.T) {
 	k := newSink(t)
-	cut := 0
+	var cuts atomic.Int32
 	k.unread = func(string, *smtp.Conn) int {
-		if cut++; cut == 1 {
+		if cuts.Add(1) == 1 {
 			return 100
 		}
 		return 0
