@@ -76,7 +76,7 @@ func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error
 	return nil
 }
 
-// greet makes a session, with TLS where the server offers it or is not on this machine.
+// greet makes a session, without TLS only on this machine.
 func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 	host, _, err := net.SplitHostPort(r.Address)
 	if err != nil {
@@ -91,5 +91,9 @@ func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 		config = r.TLS.Clone()
 	}
 	config.ServerName = host
-	return smtp.NewClientStartTLS(conn, config)
+	c, err := smtp.NewClientStartTLS(conn, config)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Hello(r.Hostname) // the library has called itself localhost up to here
 }
