@@ -2,6 +2,7 @@ package intake_test
 
 import (
 	"net"
+	"net/mail"
 	"slices"
 	"strings"
 	"testing"
@@ -192,16 +193,20 @@ func TestQuestionsAreForwarded(t *testing.T) {
 func TestReplies(t *testing.T) {
 	sink := mailtest.NewSink(t)
 	o := newOffice(t, func(c *service.Config) { c.Inbound.MailOut, c.Inbound.Reply = sink.Addr, true })
-	o.take(at, o.mail("forged@example.org", at, "stop", ""))
-	stop := func() *optoutv1.SubmitResult {
-		return o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "Abmelden", "Bitte abmelden")))
+	name := `Letters, "Ltd." (Ulm)`
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{DisplayName: &name}); err != nil {
+		t.Fatal(err)
 	}
-	o.want("first", stop(), "opted_out", "ann@example.org", true)
-	sink.Wait(t, 1)
-	o.want("again", stop(), "opted_out", "ann@example.org", true)
-	o.want("a third time", stop(), "opted_out", "ann@example.org", true)
-	got := sink.Taken()
-	if len(got) != 1 || !slices.Equal(got[0].To, []string{"ann@example.org"}) || got[0].From != "" {
+	o.take(at, o.mail("forged@example.org", at, "stop", ""))
+	stop := func(addr string) *optoutv1.SubmitResult {
+		return o.take(at, o.sign("example.org", o.mail(addr, at, "Abmelden", "Bitte abmelden")))
+	}
+	o.want("first", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("again", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("a third time", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("somebody else", stop("bob@example.org"), "opted_out", "bob@example.org", true)
+	got := sink.Wait(t, 2) // they are sent one after the other
+	if len(got) != 2 || !slices.Equal(got[0].To, []string{"ann@example.org"}) || !slices.Equal(got[1].To, []string{"bob@example.org"}) || got[0].From != "" {
 		t.Fatalf("%+v", got)
 	}
 	for _, want := range []string{"Auto-Submitted: auto-replied", "In-Reply-To: <2@example.org>", "Content-Type: text/plain"} {
@@ -211,6 +216,13 @@ func TestReplies(t *testing.T) {
 	}
 	if strings.Contains(got[0].Text, "Bitte abmelden") {
 		t.Error("the reply quotes what was written")
+	}
+	m, err := mail.ReadMessage(strings.NewReader(got[0].Text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, err := m.Header.AddressList("From"); err != nil || len(from) != 1 || *from[0] != (mail.Address{Name: name, Address: at}) {
+		t.Errorf("From: %v, %v, want one of %s", from, err, name)
 	}
 }
 
