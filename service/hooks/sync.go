@@ -47,7 +47,9 @@ func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, r := range s.accounts {
 		if r.poll != 0 {
-			all.Go(func() { r.repeat(ctx, "poll", r.poll, r.pollAll) })
+			all.Go(func() {
+				r.repeat(ctx, "poll", r.poll, func(ctx context.Context, p func(Progress)) error { return r.pollAll(ctx, false, p) })
+			})
 		}
 		if r.push {
 			all.Go(func() { r.repeat(ctx, "push", lookForEntries, r.pushAll) })
@@ -106,12 +108,7 @@ func (s *Server) Sync(ctx context.Context, id string, full bool, progress func(P
 	if r == nil || r.lister == nil {
 		return ErrUnknown
 	}
-	if full {
-		if err := r.state.change(func(st *state) { st.Lists = map[string]pass{} }); err != nil {
-			return err
-		}
-	}
-	err := r.pollAll(ctx, progress)
+	err := r.pollAll(ctx, full, progress)
 	if err == nil && r.push {
 		err = r.pushAll(ctx, progress)
 	}
@@ -128,8 +125,8 @@ func (r *runner) hold(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// pollAll reads what is new on every list.
-func (r *runner) pollAll(ctx context.Context, progress func(Progress)) (err error) {
+// pollAll reads what is new on every list, or all of them from the beginning.
+func (r *runner) pollAll(ctx context.Context, full bool, progress func(Progress)) (err error) {
 	release, err := r.hold(ctx)
 	if err != nil {
 		return err
@@ -143,6 +140,11 @@ func (r *runner) pollAll(ctx context.Context, progress func(Progress)) (err erro
 			}
 		})
 	}()
+	if full { // not before: a pass that is under way would write its cursors over it
+		if err := r.state.change(func(st *state) { st.Lists = map[string]pass{} }); err != nil {
+			return err
+		}
+	}
 	for _, list := range r.lister.Lists() {
 		if err := r.pollList(ctx, list, progress); err != nil {
 			return err
