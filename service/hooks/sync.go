@@ -30,6 +30,9 @@ const (
 // ErrUnknown: there is no provider of that id, or it has no API.
 var ErrUnknown = errors.New("no such provider")
 
+// errCircle is the fault of a list that has no end.
+var errCircle = &provider.APIError{Problem: "a page of a list that leads to itself"}
+
 // Progress tells how far a sync is.
 type Progress struct {
 	// List is what is being read; empty while opt-outs are pushed.
@@ -187,7 +190,7 @@ func (r *runner) pollList(ctx context.Context, list string, progress func(Progre
 			return r.state.change(func(s *state) { s.Lists[list] = pass{Complete: p.Began} })
 		}
 		if page.Next == p.Cursor {
-			return &provider.APIError{Problem: "a page that leads to itself"}
+			return errCircle
 		}
 		p.Cursor = page.Next
 		if err := r.state.change(func(s *state) { s.Lists[list] = p }); err != nil {

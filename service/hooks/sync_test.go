@@ -3,7 +3,9 @@ package hooks_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,6 +155,24 @@ func TestFullSyncDuringAnother(t *testing.T) {
 	full.Wait()
 	if calls := r.ses.Calls(); len(calls) != 2 || !strings.Contains(calls[0], "StartDate") || strings.Contains(calls[1], "StartDate") {
 		t.Errorf("%q: the second must read from the beginning", calls)
+	}
+}
+
+// A list whose pages lead in a circle has not been read: neither a sync nor a comparison passes it for one that has.
+func TestPagesInACircle(t *testing.T) {
+	r := newRig(t, "")
+	circle := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"SuppressedDestinationSummaries":[],"NextToken":"again"}`)
+	}))
+	defer circle.Close()
+	r.write("providers.yaml", `providers: [{id: ses, kind: ses, api_url: "`+circle.URL+`", api_key_file: aws, access_key_id: `+access.ID+`, region: eu-west-1}]`)
+	r.reopen()
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("synced")
+	}
+	if d, err := r.hooks.Compare(t.Context(), "ses", func(hooks.Difference) error { return nil }); err == nil {
+		t.Errorf("compared: %+v", d)
 	}
 }
 
