@@ -38,7 +38,7 @@ func (in *Intake) returned(ctx context.Context, b *box, m *message) Result {
 	if x.Status != "" {
 		f.Detail["status"] = x.Status
 	}
-	by := ledger.By{Channel: ledger.ByFeedback, Mailing: b.mailing, Evidence: m.evidence()}
+	by := ledger.By{Channel: ledger.ByFeedback, Mailing: b.mailing, RequestID: m.reportID("bounce", b.to.Key), Evidence: m.evidence()}
 	by.Evidence["diagnostic"] = short(x.Diagnostic)
 	o, err := in.o.Ledger.Bounce(ctx, by, b.to, f)
 	return recorded(Bounce, o, x.Class.String()+" "+x.Status, err)

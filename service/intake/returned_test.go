@@ -117,6 +117,37 @@ func TestWhoseBounce(t *testing.T) {
 	o.want("at fbl@", o.take("fbl@"+domain, dsn("ann@example.net", "5.1.1"), fromHost("203.0.113.9", "mx.example.net", "")), "ignored", "ann@example.net", false)
 }
 
+// A report that is handed in again says nothing new: a mailbox that is submitted every week makes no address undeliverable that was
+// full once.
+func TestSameBounceAgain(t *testing.T) {
+	o := newOffice(t, nil)
+	addr := "full@example.net"
+	rcpt := "b-" + o.token(addr, link.Bounce) + "@" + domain
+	report := func(id string) string {
+		return "Message-ID: <" + id + "@mx.example.net>\r\n" + dsn(addr, "4.2.2")
+	}
+	submit := func(message string, change ...func(*optoutv1.SubmitReportRequest)) {
+		t.Helper()
+		o.want("full", o.take(rcpt, message, append(change, fromHost("203.0.113.9", "mx.example.net", ""))...), "bounce", "", false)
+	}
+	for range 5 {
+		submit("Received: by another way\r\n" + report("1"))
+		submit(dsn(addr, "4.2.2")) // without a Message-ID
+		o.pass(7 * 24 * time.Hour)
+		submit(report("1"))
+	}
+	if s := o.story(addr); len(s) != 1 || o.out(addr) {
+		t.Errorf("two reports of one day, many times: %v", s)
+	}
+	for i := range 4 { // with the first, on five days, but that one is 35 days ago
+		submit(report(fmt.Sprint("new", i)))
+		o.pass(24 * time.Hour)
+	}
+	if !o.out(addr) {
+		t.Error("failed on five days, and is mailed on")
+	}
+}
+
 // The messages themselves are kept only when asked, by their digest, for so long and no longer.
 func TestKeptMail(t *testing.T) {
 	o := newOffice(t, func(c *service.Config) { c.Inbound.KeepMail = 48 * time.Hour })
