@@ -181,7 +181,10 @@ func (l *Ledger) Decide(ctx context.Context, by By, sender string, entries []uin
 		n, last, err = decideAll(t, by, items, d, justification, row, req)
 		return last, n > 0, err
 	}, false)
-	if err == nil && req != nil && req.replay && o.Created {
+	if err != nil { // of which n says nothing: the commit loop may still be at it
+		return 0, Outcome{}, err
+	}
+	if req != nil && req.replay && o.Created {
 		n, err = l.writtenBy(ctx, req, Decided)
 	}
 	return n, o, err
@@ -309,8 +312,11 @@ func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 			n, _, err = decideAll(t, By{Channel: BySystem}, items, DecideSuppress, "nobody decided in time", nil, nil)
 			return err
 		})
+		if err != nil { // of which n says nothing: the commit loop may still be at it
+			return err
+		}
 		items, total = items[:0], total+n
-		return err
+		return nil
 	}
 	var faults error
 	failed := 0
