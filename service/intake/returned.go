@@ -96,7 +96,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 	switch r.Kind {
 	case report.Complaint:
 	case report.Other:
-		if b.kind == bounceBox || m.words().Automatic {
+		if m.words().Automatic {
 			return ignored("no report of a complaint")
 		}
 		return in.question(ctx, b, m)
@@ -132,12 +132,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 		item.Address = r.Feedback.Recipients[0]
 	}
 	by.RequestID = m.requestID("complaint in doubt", item.Sender, item.Address, token != nil)
-	o, err := in.o.Ledger.Queue(ctx, by, item)
-	if err != nil && item.Address != "" {
-		item.Address = ""
-		o, err = in.o.Ledger.Queue(ctx, by, item)
-	}
-	return recorded(Queued, o, "waits for review: "+string(item.Doubt), err)
+	return in.enqueue(ctx, by, item)
 }
 
 // listed reports whether a listed reporter signed the message: by DKIM, aligned with the address in From.
