@@ -215,6 +215,31 @@ func TestQueueIsBounded(t *testing.T) {
 	w.queue(ann, "192.0.2.0/24")
 }
 
+// Nothing makes the queue longer than it may be: neither messages nor a storm of bounces. What is not taken is to come again.
+func TestQueueIsFull(t *testing.T) {
+	w := newWorld(t)
+	bounce := func(i int) error {
+		_, err := w.BounceAddress(w.ctx(), ledger.By{}, "", fmt.Sprintf("p%d@big.example", i), ledger.Failed{Failure: ledger.HardFailure})
+		return err
+	}
+	for i := range ledger.StormLeast {
+		if err := bounce(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.FillQueue()
+	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved}); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a message is taken: %v", err)
+	}
+	if err := bounce(ledger.StormLeast); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a bounce of a storm is taken: %v", err)
+	}
+	w.reopen() // nobody waits there any more
+	if err := bounce(ledger.StormLeast); err != nil {
+		t.Error(err)
+	}
+}
+
 // When hard bounces of one domain jump, those that follow are held until somebody decides; other domains are not concerned.
 func TestBounceStorm(t *testing.T) {
 	w := newWorld(t)

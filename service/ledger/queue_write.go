@@ -59,7 +59,7 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 	}
 	return l.write(ctx, req, func(t *tx) (uint64, bool, error) {
 		if l.queue.full(label(e.Detail[detailSource]), t.now) {
-			return 0, false, &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
+			return 0, false, errQueueFull()
 		}
 		e := e
 		if req != nil {
@@ -71,6 +71,10 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 		at, err := t.add(&e, row)
 		return at, true, err
 	}, false)
+}
+
+func errQueueFull() error {
+	return &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
 }
 
 // queueEntry makes the entry that queues an item.
