@@ -94,13 +94,12 @@ func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, 
 	results := s.intake.Deliver(ctx, e, m.Recipients, "", message)
 	out := make([]rpc.Submitted, len(results))
 	for i, r := range results {
+		if errors.Is(r.Err, intake.ErrNotForwarded) { // first, for it may be a time-out, and not the caller's
+			return nil, &ledger.Error{Kind: ledger.ErrStorageUnavailable, Problem: "it is for a person to read, and the mail server behind --mail-out does not take it now",
+				Remedy: "look at that server and the service's log, and repeat the call"}
+		}
 		if r.Err != nil {
-			for _, told := range []error{ledger.ErrQueueFull, ledger.ErrStorageFull, ledger.ErrClosed, context.Canceled, context.DeadlineExceeded} {
-				if errors.Is(r.Err, told) {
-					return nil, r.Err
-				}
-			}
-			return nil, fmt.Errorf("%w: %w", ledger.ErrStorageUnavailable, r.Err)
+			return nil, r.Err
 		}
 		out[i] = rpc.Submitted{Index: i, Outcome: string(r.Outcome), Entry: r.Entry, Why: r.Why}
 	}

@@ -27,6 +27,9 @@ type Relay struct {
 // relayTimeout bounds a whole delivery.
 const relayTimeout = 30 * time.Second
 
+// ErrNotForwarded: what is for a person to read has not been passed on, and the sender is to try again.
+var ErrNotForwarded = errors.New("the mail server behind --mail-out does not take it now")
+
 var (
 	// errRefused: the server refuses the message for good.
 	errRefused = errors.New("the server behind --mail-out refuses it")

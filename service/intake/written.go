@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"optout/service/ledger"
@@ -175,7 +176,7 @@ func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
 			return Result{Outcome: Forwarded, Why: "a question"}
 		}
 		if !errors.Is(err, errLoop) && !errors.Is(err, errRefused) {
-			return failed(err)
+			return failed(fmt.Errorf("%w: %w", ErrNotForwarded, err))
 		}
 		in.o.Log.Warn("a question could not be passed on; it waits in the review queue", "sender", s.Name, "error", err)
 	}
