@@ -56,6 +56,18 @@ func TestComplaints(t *testing.T) {
 	a = addr()
 	bad := strings.Replace(about(a), "/u/", "/u/b", 1)
 	o.want("an altered token", o.take(fbl, o.sign("arf.mail.yahoo.com", o.arf(yahoo, "abuse", bad[:len(bad)-4]+">\r\n"))), "queued", a, false)
+	a = addr()
+	o.want("to the return path of the message", o.take("b-"+o.token(a, link.Bounce)+"@"+domain, o.sign("arf.mail.yahoo.com", o.arf(yahoo, "abuse", ""))), "complaint", a, true)
+	a = addr()
+	one, two := o.arf(yahoo, "abuse", ""), ""
+	one = strings.Replace(one, "Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: "+a+"\r\n", 1)
+	two = strings.Replace(o.arf(yahoo, "abuse", ""), "Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: "+a+"\r\nOriginal-Rcpt-To: "+addr()+"\r\n", 1)
+	for message, names := range map[string]string{one: a, two: ""} {
+		o.want("no token, but recipients", o.take(fbl, o.sign("arf.mail.yahoo.com", message)), "queued", a, false)
+		if q := o.queue(); q[len(q)-1].Address != names {
+			t.Errorf("it concerns %q, want %q", q[len(q)-1].Address, names)
+		}
+	}
 	for _, kind := range []string{"not-spam", "auth-failure", "virus", "fraud", "dmarc"} {
 		a = addr()
 		o.want(kind, o.take(fbl, o.sign("arf.mail.yahoo.com", o.arf(yahoo, kind, about(a)))), "ignored", a, false)
@@ -138,6 +150,10 @@ func TestSameBounceAgain(t *testing.T) {
 	}
 	if s := o.story(addr); len(s) != 1 || o.out(addr) {
 		t.Errorf("two reports of one day, many times: %v", s)
+	}
+	submit("Message-ID: <1@mx.example.net>\r\n" + dsn(addr, "5.1.1")) // another report of the same name is no reason to ask for it for days
+	if o.out(addr) {
+		t.Error("one name, two reports")
 	}
 	for i := range 4 { // with the first, on five days, but that one is 35 days ago
 		submit(report(fmt.Sprint("new", i)))
