@@ -118,7 +118,7 @@ func (in *Intake) named(tokens []string) (b *box, sure bool) {
 		}
 		if b == nil {
 			b, sure = x, true
-		} else if x.to.Key != b.to.Key || x.sender != b.sender {
+		} else if x.to.Key != b.to.Key { // which is of one sender too
 			sure = false
 		}
 	}
