@@ -72,6 +72,28 @@ func TestParse(t *testing.T) {
 			Bounce, true, "ann@example.com 5.1.1 blocked", true},
 		"relayed": {dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: relayed\nStatus: 2.1.9\n", ours),
 			Bounce, true, "ann@example.com 2.1.9 none", true},
+		"a mail system's, not marked as a report": {mixed("From: MAILER-DAEMON@mx\nContent-Type: multipart/mixed; boundary=b", "b", "Content-Type: text/plain\n\nSorry.",
+			"Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.1.1\n", "Content-Type: message/rfc822\n\n"+ours),
+			Bounce, true, "ann@example.com 5.1.1 hard", true},
+		"wrapped by a gateway": {mixed("From: gateway@mx\nContent-Type: multipart/mixed; report-type=delivery-status; boundary=g", "g", "Content-Type: text/plain\n\nSee below.",
+			"Content-Type: message/rfc822\n\n"+dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.1.1\n", ours)),
+			Bounce, true, "ann@example.com 5.1.1 hard", true},
+		"without an action": {dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nStatus: 5.1.1\n", ours),
+			Bounce, true, "ann@example.com 5.1.1 hard", true},
+		"the reason is in the text alone": {strings.Replace(dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0\n", ours),
+			"Your message", "<ann@example.com>: user unknown\n\nYour message", 1), Bounce, true, "ann@example.com 5.0.0 hard", true},
+		"unknown for now": {dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.0.0\nDiagnostic-Code: smtp; 450 user unknown, try again later\n", ours),
+			Bounce, true, "ann@example.com 5.0.0 soft", true},
+		"unknown, with advice on policy": {dsnOf("From: MAILER-DAEMON@mx", "Reporting-MTA: dns; mx\n\nFinal-Recipient: rfc822; ann@example.com\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 user unknown; see our policy\n", ours),
+			Bounce, true, "ann@example.com 5.1.1 hard", true},
+		"in words, as an answer": {"From: MAILER-DAEMON@mx.example.net\nIn-Reply-To: <1@shop.example>\nSubject: failure notice\n\n<ann@example.com>:\nSorry, no mailbox here by that name. (#5.1.1)\n",
+			Bounce, false, "ann@example.com 5.1.1 hard", false},
+		"in words, that name the sender too": {"From: MAILER-DAEMON@mx.example.net\nTo: news@shop.example\nSubject: failure notice\n\nMail of news@shop.example failed: see below.\n\n<ann@example.com>: user unknown\n",
+			Bounce, false, "ann@example.com  hard", false},
+		"in words, the first of which count": {"From: MAILER-DAEMON@mx.example.net\nSubject: failure notice\n\n<ann@example.com>: rejected as spam\n\nWas it that ann@example.com is unknown?\n\nAnd ann@example.com: user unknown\n",
+			Bounce, false, "ann@example.com  blocked", false},
+		"of Hotmail's staff, without the mail complained of": {"From: staff@hotmail.com\nSubject: complaint about message from 192.0.2.1\n\nHello.\n", Other, false, "", false},
+
 		"out of office":               {"From: Ann <ann@example.com>\nSubject: Out of office: the letter\nAuto-Submitted: auto-replied\n\nI am away. Mail to bob@example.com failed? Write to cy@example.com.\n", Automatic, false, "", false},
 		"vacation by header of old":   {"From: ann@example.com\nX-Autoreply: yes\nSubject: away\n\nI am away.\n", Automatic, false, "", false},
 		"a person":                    {"From: Ann <ann@example.com>\nSubject: Re: undeliverable promises\n\nI could not be more unhappy. ann@example.com failed 550 times.\n", Other, false, "", false},
@@ -121,6 +143,17 @@ func TestComplaints(t *testing.T) {
 		r := Parse([]byte(arf(c.fields, ours)))
 		if r.Kind != Complaint || r.Feedback.Suppresses() != c.suppresses || strings.Join(r.Feedback.Recipients, " ") != c.recipients || len(r.Tokens) != 1 {
 			t.Errorf("%s: %+v %+v", name, r, r.Feedback)
+		}
+	}
+}
+
+// Of the reports in the format XARF only those of spam are complaints of a recipient.
+func TestOtherXARF(t *testing.T) {
+	for kind, suppresses := range map[string]bool{"Spam": true, "DDoS": false} {
+		r := Parse([]byte(mixed("From: <complaints@provider.example>\nContent-Type: multipart/report; report-type=feedback-report; boundary=p", "p",
+			"Content-Type: message/feedback-report\n\nFeedback-Type: xarf\nUser-Agent: x\nVersion: 1\n", `Content-Type: application/json`+"\n\n"+`{"Report":{"ReportType":"`+kind+`"}}`)))
+		if r.Kind != Complaint || r.Feedback.Suppresses() != suppresses {
+			t.Errorf("%s: %+v %+v", kind, r, r.Feedback)
 		}
 	}
 }
