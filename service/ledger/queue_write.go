@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"optout/service/address"
 	"optout/service/standing"
@@ -25,8 +24,6 @@ type QueueItem struct {
 	// Source is by what a flood is told: the network that it came from, or the address that is proved to have written. Only a keyed
 	// digest of it is kept.
 	Source string
-	// Detail is what is not personal, such as a status code.
-	Detail map[string]string
 }
 
 // Tokened is what a signed token names, which the caller has opened.
@@ -109,11 +106,6 @@ func (l *Ledger) queueEntry(by By, item *QueueItem) (Entry, error) {
 	}
 	if source := l.labelOf("source", item.Source); source != "" {
 		e.Detail[detailSource] = source
-	}
-	for name, text := range item.Detail {
-		if _, taken := e.Detail[name]; !taken {
-			e.Detail[name] = text
-		}
 	}
 	return e, nil
 }
@@ -462,6 +454,3 @@ func (l *Ledger) InQueue(ctx context.Context, sender string, position uint64) (*
 	}
 	return &InQueue{Waiting: w, Line: *line, Known: known}, nil
 }
-
-// QueueDelay is after how long an opt-out in the queue is done by itself.
-func (l *Ledger) QueueDelay() time.Duration { return l.opt.QueueDelay }
