@@ -312,6 +312,12 @@ func (l *Ledger) anchorLoop() {
 // now is the wall clock in unix milliseconds, never behind the newest entry: a clock set back revives no consent.
 func (l *Ledger) now() int64 { return max(l.opt.Now().UnixMilli(), l.lastAt.Load()) }
 
+// ClockBehind is how far the wall clock is behind the newest entry, whose time new entries take meanwhile; 0 when it is not. More than
+// seconds of it mean that the clock stood wrong and was set back.
+func (l *Ledger) ClockBehind() time.Duration {
+	return max(0, time.UnixMilli(l.lastAt.Load()).Sub(l.opt.Now()))
+}
+
 // atLeast waits until the ledger has reached p.
 func (l *Ledger) atLeast(ctx context.Context, p Position) error {
 	if p.Number == 0 {

@@ -309,6 +309,18 @@ func (q *queue) holdOne(position uint64) {
 	q.hold(slices.Values([]uint64{position}))
 }
 
+// rewind brings near what is due later than the delay allows, because the clock stood ahead when it was queued and was put right since:
+// it waits the delay from now. The entry keeps its time, so after a restart it waits anew.
+func (q *queue) rewind(now time.Time, delay time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, w := range q.waiting {
+		if !w.Due.IsZero() && w.Due.Sub(now) > delay {
+			w.Due = now.Add(delay)
+		}
+	}
+}
+
 // label reads the keyed digest of a source or domain; 0 for none.
 func label(s string) uint64 {
 	n, _ := strconv.ParseUint(s, 16, 64)

@@ -89,6 +89,32 @@ func TestQueueDecidesByItself(t *testing.T) {
 	w.want("news", ann, "SEND")
 }
 
+// A clock that stood a year ahead for a while, and was put right, keeps nobody's mail waiting for a year.
+func TestQueueOutlivesAClockThatWasAhead(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.known(bob)
+	w.pass(365 * 24 * time.Hour)
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(-365 * 24 * time.Hour)
+	w.queue(bob, "192.0.2.0/24")
+	if behind := w.ClockBehind(); behind != 365*24*time.Hour {
+		t.Errorf("the clock is said to be %v behind", behind)
+	}
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided at once", n)
+	}
+	w.pass(ledger.DefaultQueueDelay - time.Minute)
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided too early", n)
+	}
+	w.pass(time.Minute)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided, want both", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
 // More than a limit a day from one source, or far more than usual in all, waits for a person, the first of them too.
 func TestFloodsAreHeld(t *testing.T) {
 	for name, c := range map[string]struct {
