@@ -60,6 +60,9 @@ const (
 	MaxWaiting = 1_000_000
 	// StormLeast is how many hard bounces a domain may have on one day at least, whatever is usual there, before more are held.
 	StormLeast = 50
+	// StormPercent is of how many in a hundred who were mailed a domain may bounce on a day without being a storm, whatever is usual:
+	// a first mailing, or one a month, meets that many mailboxes that are gone.
+	StormPercent = 3
 )
 
 // Waiting is one message in the queue that nobody has decided yet.
@@ -241,8 +244,9 @@ func (q *queue) sweep(at int64) {
 	}
 }
 
-// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it.
-func (q *queue) storm(domain uint64, at int64, before int) bool {
+// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it, and
+// about so many of its addresses having been mailed.
+func (q *queue) storm(domain uint64, at int64, before, mailed int) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
 	if q.storms[domain] > 0 {
@@ -253,7 +257,8 @@ func (q *queue) storm(domain uint64, at int64, before int) bool {
 		u = *known
 	}
 	u.on(at)
-	return u.many(u.today+uint32(before)+1, StormLeast)
+	n := u.today + uint32(before) + 1
+	return u.many(n, StormLeast) && 100*int(n) > StormPercent*mailed
 }
 
 // stormOf is the held bounce of an address that waits; 0 when none does.

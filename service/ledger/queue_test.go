@@ -295,6 +295,38 @@ func TestBounceStorm(t *testing.T) {
 	}
 }
 
+// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
+// that domain.
+func TestLargeMailingIsNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		mailed, bounced int
+		domain          string
+		later           time.Duration
+		want            bool
+	}{
+		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
+		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
+		"one in ten bounces":               {2000, 200, "big.example", 0, true},
+		"another domain was mailed":        {20000, 200, "other.example", 0, true},
+		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
+		"few are asked about all the time": {200, 200, "big.example", 0, true},
+	} {
+		w := newWorld(t)
+		for i := range 20000 {
+			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+		}
+		w.pass(c.later)
+		for i := range c.bounced {
+			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
+				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+		}
+		if storm := w.QueueStats().Storms > 0; storm != c.want {
+			t.Errorf("%s: held: %v", name, storm)
+		}
+		w.close()
+	}
+}
+
 // Whoever writes from ann@ also speaks of ann+anything@, known or not; the other way round only where the domain is known for it.
 func TestOwnWordsCoverSubaddresses(t *testing.T) {
 	w := newWorld(t)
