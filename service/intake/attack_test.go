@@ -117,3 +117,16 @@ func TestContactAddressInAMailDomain(t *testing.T) {
 	}
 	o.want("unsubscribe@ of the first", o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "", ""))), "opted_out", "ann@example.org", true)
 }
+
+// Some providers, Microsoft for one, sign From and Subject but not To. What their own host brings, or a trusted server vouches for, is
+// as certain as if they did not sign at all.
+func TestSignatureWithoutTo(t *testing.T) {
+	o := newOffice(t, func(c *service.Config) { c.Inbound.AuthservIDs = []string{"mx.example.com"} })
+	o.dns.TXT("example.org", "v=spf1 ip4:192.0.2.1 -all")
+	signed := func(addr string) string {
+		return o.sign("example.org", o.mail(addr, at, "unsubscribe", "unsubscribe"), "From", "Date", "Subject", "Message-ID", "Content-Type", "MIME-Version")
+	}
+	o.want("from its own host", o.take(at, signed("p1@example.org"), fromHost("192.0.2.1", "mx.example.org", "p1@example.org")), "opted_out", "p1@example.org", true)
+	o.want("vouched for", o.take(at, "Authentication-Results: mx.example.com; dmarc=pass header.from=example.org\r\n"+signed("p2@example.org")), "opted_out", "p2@example.org", true)
+	o.want("sent on by another host", o.take(at, signed("p3@example.org")), "queued", "p3@example.org", false)
+}

@@ -123,11 +123,11 @@ func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
 // us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
 // must name the address: Cc, Delivered-To and the like anybody can add on the way. An SPF pass is of the host that brought the message.
 func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
-	if v.By == "spf" {
+	if v.Sent {
 		return true
 	}
 	named := slices.ContainsFunc(m.words().To, func(a string) bool { return lower(a) == b.address })
-	return named && (v.Signed || v.By == "authserv-id")
+	return named && (v.Signed || v.Vouched)
 }
 
 // said is the evidence of a message in a person's own words.
