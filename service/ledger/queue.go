@@ -172,7 +172,7 @@ func (q *queue) arrived(w *Waiting, at int64) {
 	if w.Claim != ClaimOptOut {
 		return
 	}
-	if q.all.on(at); q.all.today == 0 {
+	if q.all.on(at, floodLeast); q.all.today == 0 {
 		q.today, q.flood = nil, false
 	}
 	q.all.today++
@@ -219,7 +219,7 @@ func (q *queue) bounced(domain uint64, at int64) {
 		u = &usual{}
 		q.bounces[domain] = u
 	}
-	u.on(at)
+	u.on(at, StormLeast)
 	u.today++
 }
 
@@ -235,7 +235,7 @@ func (q *queue) sweep(at int64) {
 		}
 	}
 	for d, u := range q.bounces {
-		if u.on(at); u.idle() {
+		if u.on(at, StormLeast); u.idle() {
 			delete(q.bounces, d)
 		}
 	}
@@ -252,7 +252,7 @@ func (q *queue) storm(domain uint64, at int64, before int) bool {
 	if known := q.bounces[domain]; known != nil {
 		u = *known
 	}
-	u.on(at)
+	u.on(at, StormLeast)
 	return u.many(u.today+uint32(before)+1, StormLeast)
 }
 

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -266,6 +267,45 @@ func TestBounceStorm(t *testing.T) {
 	w.want("news", fmt.Sprintf("p%d@big.example", n), "SEND")
 	if l := bounce("big.example"); l.Kind != ledger.Undeliverable {
 		t.Error("held though everything was decided")
+	}
+}
+
+// A storm or flood of yesterday is not what is usual today: that of a second day is held as the first.
+func TestFloodsDoNotBecomeUsual(t *testing.T) {
+	w := newWorld(t)
+	n, believed := 0, 0
+	day := func() (floodHeld int) {
+		believed = 0
+		for range 600 {
+			n++
+			addr := fmt.Sprintf("p%d@big.example", n)
+			o := w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(addr)}, ledger.Failed{Failure: ledger.HardFailure, Domain: "big.example"}))
+			if line, err := w.Line(w.ctx(), o.Entry); err != nil {
+				t.Fatal(err)
+			} else if line.Kind == ledger.Undeliverable {
+				believed++
+			}
+			w.queue(fmt.Sprintf("q%d@example.com", n), fmt.Sprintf("10.%d.%d.0/24", n/250, n%250))
+		}
+		var all []uint64
+		waiting := append(w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtStorm}}), w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtUnproved}})...)
+		for _, x := range waiting {
+			if all = append(all, x.Waiting.Position); x.Waiting.Held {
+				floodHeld++
+			}
+		}
+		for part := range slices.Chunk(all, ledger.MaxDecide) {
+			if _, _, err := w.Decide(w.ctx(), w.admin(), "", part, ledger.DecideDismiss, "a flood"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(24 * time.Hour)
+		return floodHeld
+	}
+	for i := range 3 {
+		if held := day(); held != 600 || believed != ledger.StormLeast {
+			t.Errorf("day %d: %d opt-outs held, %d bounces believed", i+1, held, believed)
+		}
 	}
 }
 
