@@ -270,6 +270,23 @@ func TestBounceStorm(t *testing.T) {
 	}
 }
 
+// A clock that was a year ahead once, and was set right, keeps no opt-out waiting for a year.
+func TestQueueDecidesAfterAWrongClock(t *testing.T) {
+	w := newWorld(t)
+	const year = 365 * 24 * time.Hour
+	w.pass(year)
+	w.known(bob)
+	w.pass(-year)
+	w.queue(bob, "192.0.2.0/24")
+	w.reopen()
+	if w.pass(23 * time.Hour); w.due() != 0 {
+		t.Error("decided before its time")
+	}
+	if w.pass(2 * time.Hour); w.due() != 1 {
+		t.Error("not decided")
+	}
+}
+
 // A storm or flood of yesterday is not what is usual today: that of a second day is held as the first.
 func TestFloodsDoNotBecomeUsual(t *testing.T) {
 	w := newWorld(t)

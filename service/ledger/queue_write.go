@@ -66,7 +66,9 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 			e.Request = req.id
 		}
 		if item.Claim == ClaimOptOut && !e.Key.IsZero() {
-			e.Until = t.now + l.opt.QueueDelay.Milliseconds()
+			// By the clock that DecideDue goes by, not by the ledger's time, which stands still when the clock was ahead once and was set
+			// right: nobody is to wait until it has caught up.
+			e.Until = l.opt.Now().Add(l.opt.QueueDelay).UnixMilli()
 		}
 		at, err := t.add(&e, row)
 		return at, true, err
