@@ -13,6 +13,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/ledger"
 	"optout/service/link"
 	"optout/service/mailtest"
 )
@@ -129,4 +130,16 @@ func TestSignatureWithoutTo(t *testing.T) {
 	o.want("from its own host", o.take(at, signed("p1@example.org"), fromHost("192.0.2.1", "mx.example.org", "p1@example.org")), "opted_out", "p1@example.org", true)
 	o.want("vouched for", o.take(at, "Authentication-Results: mx.example.com; dmarc=pass header.from=example.org\r\n"+signed("p2@example.org")), "opted_out", "p2@example.org", true)
 	o.want("sent on by another host", o.take(at, signed("p3@example.org")), "queued", "p3@example.org", false)
+}
+
+// Who writes from a domain cannot use up what others of it may bring: where it is not known from where mail comes, only the message says
+// so. A mailbox with years of mail is read to its end, too.
+func TestManyOfOneDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	for i := range ledger.MaxPerSource + 1 {
+		r := o.take(at, o.mail(fmt.Sprintf("p%d@example.net", i), at, "opening hours", "When is your shop open on Sundays?"), fromHost("", "", ""))
+		if r.Outcome != optoutv1.SubmitOutcome_SUBMIT_OUTCOME_QUEUED {
+			t.Fatalf("message %d: %v", i, r)
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 func (w *world) queue(addr, source string) uint64 {
 	w.t.Helper()
 	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail, Evidence: map[string]string{"subject": "stop"}},
-		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source}))
+		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source, Network: true}))
 	return o.Entry
 }
 
@@ -201,7 +201,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for i := range ledger.MaxPerSource {
 		w.queue(fmt.Sprintf("p%d@example.com", i), "192.0.2.0/24")
 	}
-	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24"}
+	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24", Network: true}
 	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, item); !errors.Is(err, ledger.ErrQueueFull) {
 		t.Errorf("taken: %v", err)
 	}
