@@ -129,6 +129,8 @@ func TestSignatureWithoutTo(t *testing.T) {
 	}
 	o.want("from its own host", o.take(at, signed("p1@example.org"), fromHost("192.0.2.1", "mx.example.org", "p1@example.org")), "opted_out", "p1@example.org", true)
 	o.want("vouched for", o.take(at, "Authentication-Results: mx.example.com; dmarc=pass header.from=example.org\r\n"+signed("p2@example.org")), "opted_out", "p2@example.org", true)
+	o.want("forwarded by her provider for another customer", o.take(at, o.sign("example.org", o.mail("p4@example.org", "bob@example.org", "unsubscribe", "unsubscribe")), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p4@example.org", false)
+	o.want("forwarded unsigned", o.take(at, o.mail("p5@example.org", "bob@example.org", "unsubscribe", "unsubscribe"), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p5@example.org", false)
 	o.want("sent on by another host", o.take(at, signed("p3@example.org")), "queued", "p3@example.org", false)
 }
 

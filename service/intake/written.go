@@ -129,13 +129,13 @@ func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
 
 // toUs reports whether what was proved was written to us. A DKIM signature proves who wrote a message, not that they wrote it to
 // us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
-// must name the address: Cc, Delivered-To and the like anybody can add on the way. An SPF pass is of the host that brought the message.
+// must name the address: Cc, Delivered-To and the like anybody can add on the way. SPF proves that the author's own provider sent it here,
+// perhaps because another of its customers has their mail forwarded here: so some field must name the address, as a forward does not.
 func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
-	if v.Sent {
-		return true
+	named := func(all []string) bool {
+		return slices.ContainsFunc(all, func(a string) bool { return lower(a) == b.address })
 	}
-	named := slices.ContainsFunc(m.words().To, func(a string) bool { return lower(a) == b.address })
-	return named && (v.Signed || v.Vouched)
+	return v.Sent && named(m.words().Recipients) || (v.Signed || v.Vouched) && named(m.words().To)
 }
 
 // said is the evidence of a message in a person's own words.
