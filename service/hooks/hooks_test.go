@@ -275,9 +275,16 @@ func TestUnreadableEvents(t *testing.T) {
 	}
 }
 
-// Two addresses whose events have the same id are both heard.
+// Two addresses whose events have the same id are both heard, and so are events of several kinds: a program of one's own may give
+// the id of the person.
 func TestOneIDForTwo(t *testing.T) {
 	r := newRig(t, "")
+	for _, what := range []string{"soft-bounce", "complaint", "unsubscribe"} {
+		r.tell(http.StatusOK, "generic", what, "person-42", "c@example.com")
+	}
+	if d := r.denials("news", "c@example.com"); !strings.Contains(d, "OPTED_OUT") {
+		t.Errorf("the unsubscribe is not heard: %q", d)
+	}
 	for range 2 {
 		for _, addr := range []string{"a@example.com", "b@example.com"} {
 			r.tell(http.StatusOK, "sendgrid", "unsubscribe", "same", addr)
