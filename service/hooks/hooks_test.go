@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"optout/service/hooks"
 	"optout/service/ledger"
 	"optout/service/provider"
 	"optout/service/providertest"
@@ -229,6 +231,20 @@ func TestMailgunTokens(t *testing.T) {
 	}
 	if status := send(forged); status != http.StatusForbidden {
 		t.Errorf("after ten hours: %d", status)
+	}
+}
+
+// Tokens that cannot be read are not forgotten in silence: the service does not start without them.
+func TestDamagedTokens(t *testing.T) {
+	r := newRig(t, "")
+	r.tell(http.StatusOK, "mailgun", "unsubscribe", "m1", "a@example.com")
+	path := filepath.Join(r.dir, "providers", "mailgun.tokens")
+	text, err := os.ReadFile(path)
+	r.must(nil, err)
+	r.write("providers/mailgun.tokens", strings.Repeat("\x00", 100<<10)+string(text))
+	_, err = hooks.New(hooks.Options{Ledger: r.Ledger, Config: filepath.Join(r.dir, "providers.yaml"), Folder: filepath.Join(r.dir, "providers"), Now: r.clock, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("%v, want an error that names %s and the remedy", err, path)
 	}
 }
 

@@ -105,6 +105,40 @@ func TestForgedStorm(t *testing.T) {
 	}
 }
 
+func truncated(r *optoutv1.SubmitReportRequest) { r.Truncated = true }
+
+// A part of a message neither proves nor disproves who wrote it: its signature is of the whole.
+func TestPartsProveNothing(t *testing.T) {
+	o := newOffice(t, nil)
+	whole := o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "unsubscribe")+"Ann\r\n")
+	o.want("a part", o.take(at, strings.TrimSuffix(whole, "Ann\r\n"), truncated), "queued", "ann@example.org", false)
+	if q := o.queue(); len(q) != 1 || q[0].Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED {
+		t.Errorf("%v", q)
+	}
+}
+
+// What comes from one network is one flood, however many hosts of it bring it.
+func TestFloodOfANetwork(t *testing.T) {
+	for name, c := range map[string]struct {
+		host string
+		held bool
+	}{
+		"one IPv4 /24": {"203.0.113.%d", true}, "several": {"203.0.%d.1", false},
+		"one IPv6 /48": {"2001:db8:1:%d::1", true}, "several of IPv6": {"2001:db8:%d::1", false},
+	} {
+		o := newOffice(t, func(c *service.Config) { c.Inbound.SourceLimit = 2 })
+		for i := range 3 {
+			addr := fmt.Sprintf("p%d@example.net", i)
+			o.take(at, o.mail(addr, at, "stop", ""), fromHost(fmt.Sprintf(c.host, i+1), "mx.example.net", addr))
+		}
+		for _, q := range o.queue() {
+			if q.Held != c.held {
+				t.Errorf("%s: held %v, want %v", name, q.Held, c.held)
+			}
+		}
+	}
+}
+
 // No sender takes over what another's mail domain is for by naming it as its contact address.
 func TestContactAddressInAMailDomain(t *testing.T) {
 	o := newOffice(t, nil)

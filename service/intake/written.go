@@ -162,12 +162,17 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 		item.Sender, item.Token, item.Address, by.Mailing, about = w.token.sender, &to, "", w.token.mailing, to
 	}
 	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, about.Key)
+	return in.enqueue(ctx, by, item)
+}
+
+// enqueue queues an item, without its address where that is none that anybody could be mailed at: a person may know what it means.
+func (in *Intake) enqueue(ctx context.Context, by ledger.By, item ledger.QueueItem) Result {
 	o, err := in.o.Ledger.Queue(ctx, by, item)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		item.Address = ""
 		o, err = in.o.Ledger.Queue(ctx, by, item)
 	}
-	return recorded(Queued, o, "waits for review: "+string(w.doubt), err)
+	return recorded(Queued, o, "waits for review: "+string(item.Doubt), err)
 }
 
 // patience is for how long a question whose way on is barred is asked to come again later. Its writer's server gives up after some

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -241,6 +242,31 @@ func TestQueueIsBounded(t *testing.T) {
 	w.queue(ann, "192.0.2.0/24")
 }
 
+// Nothing makes the queue longer than it may be: neither messages nor a storm of bounces. What is not taken is to come again.
+func TestQueueIsFull(t *testing.T) {
+	w := newWorld(t)
+	bounce := func(i int) error {
+		_, err := w.BounceAddress(w.ctx(), ledger.By{}, "", fmt.Sprintf("p%d@big.example", i), ledger.Failed{Failure: ledger.HardFailure})
+		return err
+	}
+	for i := range ledger.StormLeast {
+		if err := bounce(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.FillQueue()
+	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved}); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a message is taken: %v", err)
+	}
+	if err := bounce(ledger.StormLeast); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a bounce of a storm is taken: %v", err)
+	}
+	w.reopen() // nobody waits there any more
+	if err := bounce(ledger.StormLeast); err != nil {
+		t.Error(err)
+	}
+}
+
 // When hard bounces of one domain jump, those that follow are held until somebody decides; other domains are not concerned.
 func TestBounceStorm(t *testing.T) {
 	w := newWorld(t)
@@ -405,11 +431,7 @@ func TestOwnWordsCoverSubaddresses(t *testing.T) {
 // Who is named by a token of ours was mailed, though the ledger has no entry of them: what they ask for in doubt decides itself too.
 func TestNamedByTokenIsKnown(t *testing.T) {
 	w := newWorld(t)
-	s := w.Registry().Sender("")
-	if s == nil {
-		s = w.Registry().Sender(ledger.DefaultSender)
-	}
-	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: s.All(), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
+	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
 	w.reopen()
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
@@ -448,5 +470,76 @@ func TestQuestionsHoldNoOptOut(t *testing.T) {
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
 		t.Errorf("%d decided", n)
+	}
+}
+
+// What could not be written was not decided: not by the count that is told, and not on the ledger; it is decided when there is room.
+func TestDecidingOnAFullDisk(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.queue(ann, "192.0.2.0/24")
+	w.close()
+	f := &faulty{}
+	w.openWith(func(s ledger.Store) ledger.Store { f.Store = s; return f })
+	w.pass(ledger.DefaultQueueDelay)
+	full := error(ledger.ErrStorageFull)
+	f.fail.Store(&full)
+	if n, err := w.DecideDue(w.ctx()); n != 0 || !errors.Is(err, ledger.ErrStorageFull) {
+		t.Errorf("%d decided, %v", n, err)
+	}
+	w.want("news", ann, "SEND")
+	f.fail.Store(nil)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided when there was room", n)
+	}
+}
+
+// slow is a store whose commits wait.
+type slow struct {
+	ledger.Store
+	wait chan struct{}
+}
+
+func (s *slow) Append(ctx context.Context, c *ledger.Commit) error {
+	<-s.wait
+	return s.Store.Append(ctx, c)
+}
+
+// Who does not wait for a commit is not told of what may become of it.
+func TestGivenUpWrites(t *testing.T) {
+	for name, write := range map[string]func(w *world, ctx context.Context, queued, wrong uint64) (int, error){
+		"decided by a person": func(w *world, ctx context.Context, queued, _ uint64) (int, error) {
+			n, _, err := w.Decide(ctx, w.admin(), "", []uint64{queued}, ledger.DecideDismiss, "read by hand")
+			return n, err
+		},
+		"decided by itself": func(w *world, ctx context.Context, _, _ uint64) (int, error) { return w.DecideDue(ctx) },
+		"voided": func(w *world, ctx context.Context, _, wrong uint64) (int, error) {
+			n, _, err := w.Void(ctx, w.admin(), "", []uint64{wrong}, "it was forged", "ticket 7")
+			return n, err
+		},
+		"imported": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			o, err := w.Import(ctx, w.admin(), "", "list", []ledger.ImportRow{{Address: ann}}, false, false)
+			return o.Added, err
+		},
+		"preferences": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			written, _, err := w.UpdatePreferences(ctx, w.admin(), "", ann, []ledger.Preference{{Kind: ledger.OptedOut}})
+			return len(written), err
+		},
+	} {
+		w := newWorld(t)
+		w.known(ann)
+		queued := w.queue(ann, "192.0.2.0/24")
+		wrong := w.must(w.Suppress(w.ctx(), w.admin(), ledger.Suppression{Address: "bob@example.com", Reason: ledger.ReasonComplaint})).Entry
+		w.close()
+		wait := make(chan struct{})
+		w.openWith(func(s ledger.Store) ledger.Store { return &slow{s, wait} })
+		w.pass(ledger.DefaultQueueDelay)
+		ctx, cancel := context.WithTimeout(w.ctx(), 100*time.Millisecond)
+		if n, err := write(w, ctx, queued, wrong); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %d written, %v", name, n, err)
+		}
+		cancel()
+		close(wait)
+		w.close()
 	}
 }
