@@ -100,6 +100,9 @@ func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, 
 					return nil, r.Err
 				}
 			}
+			if errors.Is(r.Err, intake.ErrMailOut) {
+				return nil, fmt.Errorf("%w: %w", rpc.ErrMailOut, r.Err)
+			}
 			return nil, fmt.Errorf("%w: %w", ledger.ErrStorageUnavailable, r.Err)
 		}
 		out[i] = rpc.Submitted{Index: i, Outcome: string(r.Outcome), Entry: r.Entry, Why: r.Why}

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/mail"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"optout/service/mailauth"
@@ -56,6 +58,12 @@ func (m *message) auth(ctx context.Context, c *mailauth.Checker) *mailauth.Verdi
 		m.verdict = &v
 	}
 	return m.verdict
+}
+
+// sentBefore reports whether the message says that it was sent before a moment.
+func (m *message) sentBefore(t time.Time) bool {
+	sent, err := mail.ParseDate(fieldOf(m.Raw[:min(len(m.Raw), 64<<10)], "date"))
+	return err == nil && sent.Before(t)
 }
 
 // evidence is what identifies the message and where it came from; nothing of what a person wrote.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"optout/service/ledger"
 	"optout/service/mailauth"
@@ -169,6 +170,10 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 	return recorded(Queued, o, "waits for review: "+string(w.doubt), err)
 }
 
+// patience is for how long a question whose way on is barred is asked to come again later. Its writer's server gives up after some
+// days; before that the queue takes it.
+const patience = 24 * time.Hour
+
 // question passes on what is for a person to read, or queues it: it is never lost.
 func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
 	s := in.o.Ledger.Registry().Sender(b.sender)
@@ -177,7 +182,7 @@ func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
 		if err == nil {
 			return Result{Outcome: Forwarded, Why: "a question"}
 		}
-		if !errors.Is(err, errLoop) && !errors.Is(err, errRefused) {
+		if errors.Is(err, ErrMailOut) && !m.sentBefore(in.o.Now().Add(-patience)) {
 			return failed(err)
 		}
 		in.o.Log.Warn("a question could not be passed on; it waits in the review queue", "sender", s.Name, "error", err)

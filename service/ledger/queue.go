@@ -60,6 +60,9 @@ const (
 	MaxWaiting = 1_000_000
 	// StormLeast is how many hard bounces a domain may have on one day at least, whatever is usual there, before more are held.
 	StormLeast = 50
+	// StormPercent is of how many in a hundred who were mailed a domain may bounce on a day without being a storm, whatever is usual:
+	// a first mailing, or one a month, meets that many mailboxes that are gone.
+	StormPercent = 3
 )
 
 // Waiting is one message in the queue that nobody has decided yet.
@@ -245,8 +248,9 @@ func (q *queue) sweep(at int64) {
 	}
 }
 
-// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it.
-func (q *queue) storm(domain uint64, at int64, before int) bool {
+// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it, and
+// about so many of its addresses having been mailed.
+func (q *queue) storm(domain uint64, at int64, before, mailed int) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
 	if q.storms[domain] > 0 {
@@ -257,7 +261,8 @@ func (q *queue) storm(domain uint64, at int64, before int) bool {
 		u = *known
 	}
 	u.on(at, StormLeast)
-	return u.many(u.today+uint32(before)+1, StormLeast)
+	n := u.today + uint32(before) + 1
+	return u.many(n, StormLeast) && 100*int(n) > StormPercent*mailed
 }
 
 // stormOf is the held bounce of an address that waits; 0 when none does.
@@ -311,6 +316,18 @@ func (q *queue) holdOne(position uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.hold(slices.Values([]uint64{position}))
+}
+
+// rewind brings near what is due later than the delay allows, because the clock stood ahead when it was queued and was put right since:
+// it waits the delay from now. The entry keeps its time, so after a restart it waits anew.
+func (q *queue) rewind(now time.Time, delay time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, w := range q.waiting {
+		if !w.Due.IsZero() && w.Due.Sub(now) > delay {
+			w.Due = now.Add(delay)
+		}
+	}
 }
 
 // label reads the keyed digest of a source or domain; 0 for none.

@@ -90,6 +90,32 @@ func TestQueueDecidesByItself(t *testing.T) {
 	w.want("news", ann, "SEND")
 }
 
+// A clock that stood a year ahead for a while, and was put right, keeps nobody's mail waiting for a year.
+func TestQueueOutlivesAClockThatWasAhead(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.known(bob)
+	w.pass(365 * 24 * time.Hour)
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(-365 * 24 * time.Hour)
+	w.queue(bob, "192.0.2.0/24")
+	if behind := w.ClockBehind(); behind != 365*24*time.Hour {
+		t.Errorf("the clock is said to be %v behind", behind)
+	}
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided at once", n)
+	}
+	w.pass(ledger.DefaultQueueDelay - time.Minute)
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided too early", n)
+	}
+	w.pass(time.Minute)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided, want both", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
 // More than a limit a day from one source, or far more than usual in all, waits for a person, the first of them too.
 func TestFloodsAreHeld(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -323,6 +349,38 @@ func TestFloodsDoNotBecomeUsual(t *testing.T) {
 		if held := day(); held != 600 || believed != ledger.StormLeast {
 			t.Errorf("day %d: %d opt-outs held, %d bounces believed", i+1, held, believed)
 		}
+	}
+}
+
+// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
+// that domain.
+func TestLargeMailingIsNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		mailed, bounced int
+		domain          string
+		later           time.Duration
+		want            bool
+	}{
+		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
+		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
+		"one in ten bounces":               {2000, 200, "big.example", 0, true},
+		"another domain was mailed":        {20000, 200, "other.example", 0, true},
+		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
+		"few are asked about all the time": {200, 200, "big.example", 0, true},
+	} {
+		w := newWorld(t)
+		for i := range 20000 {
+			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+		}
+		w.pass(c.later)
+		for i := range c.bounced {
+			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
+				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+		}
+		if storm := w.QueueStats().Storms > 0; storm != c.want {
+			t.Errorf("%s: held: %v", name, storm)
+		}
+		w.close()
 	}
 }
 

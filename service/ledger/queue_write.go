@@ -308,6 +308,9 @@ const (
 // did. One that cannot be read does not keep the others waiting. Errors: those of reading the store and of a write.
 func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 	now := l.opt.Now()
+	if l.ClockBehind() > clockSkew {
+		l.queue.rewind(now, l.opt.QueueDelay)
+	}
 	due := l.queue.list(func(w *Waiting) bool { return !w.Due.IsZero() && !w.Held && !w.Due.After(now) })
 	total := 0
 	var items []undecided
