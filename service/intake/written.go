@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -154,6 +155,9 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 	item := ledger.QueueItem{Sender: sender, Claim: claim, Doubt: w.doubt, Source: w.source, Network: w.network, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
 	by.Evidence["words"] = fit(m.words().Own)
+	if !m.whole() {
+		by.Evidence["note"] = fmt.Sprintf("the message was too large to keep: only its first %d octets were read, and what was attached is gone", len(m.Raw))
+	}
 	var about ledger.Tokened
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)

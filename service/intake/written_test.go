@@ -166,6 +166,16 @@ func TestAddresses(t *testing.T) {
 	o.want("no envelope", r.Results[0], "opted_out", "cy@example.org", true)
 }
 
+// Whoever decides about a message that was too large to keep is told so: what was attached must be asked for.
+func TestTooLargeToKeep(t *testing.T) {
+	o := newOffice(t, nil)
+	r := o.take(at, o.mail("fred@example.org", at, "my order", "What does the picture show?"), func(r *optoutv1.SubmitReportRequest) { r.Truncated = true })
+	o.want("cut short", r, "queued", "", false)
+	if note := o.queue()[0].Evidence["note"]; !strings.Contains(note, "attached is gone") {
+		t.Errorf("it is not told: %q", note)
+	}
+}
+
 // Signed addresses outlive the mail domain that they were made at: they lie in mailboxes for years.
 func TestSignedAddressesOfAnOldMailDomain(t *testing.T) {
 	o := newOffice(t, nil)
