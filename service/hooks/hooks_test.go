@@ -289,6 +289,18 @@ func TestUnreadableEvents(t *testing.T) {
 	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusOK || r.denials("news", "fine@example.com") == "" {
 		t.Errorf("%d, %q", status, r.denials("news", "fine@example.com"))
 	}
+	body = []byte(`[{"email":"x@example.com","event":"unsubscribe","sg_event_id":"5\u0007"},{"email":"last@example.com","event":"unsubscribe","sg_event_id":"6"}]`)
+	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusBadRequest || r.denials("news", "last@example.com") == "" {
+		t.Errorf("an id that no record takes: %d, %q: repeating it would be in vain", status, r.denials("news", "last@example.com"))
+	}
+}
+
+// A provider of which no webhook is set up has no address for one.
+func TestNoWebhook(t *testing.T) {
+	r := newRig(t, "")
+	r.write("providers.yaml", `providers: [{id: mailgun, kind: mailgun, api_url: "`+r.mailgun.URL+`", api_key_file: mg, domain: mg.example.com}]`)
+	r.reopen()
+	r.tell(http.StatusNotFound, "mailgun", "unsubscribe", "m1", "a@example.com")
 }
 
 // Two addresses whose events have the same id are both heard, and so are events of several kinds: a program of one's own may give

@@ -176,6 +176,30 @@ func TestPagesInACircle(t *testing.T) {
 	}
 }
 
+// After a failure the next try is as late as the provider asks; and late where somebody must act first.
+func TestHowLongToWait(t *testing.T) {
+	for again, fail := range map[string]func(*providertest.API){
+		"again_in=2m0s":  func(a *providertest.API) { a.Fail("120", http.StatusTooManyRequests) },
+		"again_in=15m0s": func(a *providertest.API) { a.Fail("", http.StatusUnauthorized) },
+	} {
+		r := newRig(t, ", poll: 1m")
+		fail(r.sendgrid)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.hooks.Run(ctx) })
+		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(r.log.String(), "poll failed"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no poll failed")
+			}
+		}
+		cancel()
+		running.Wait()
+		if !strings.Contains(r.log.String(), again) {
+			t.Errorf("want %s: %s", again, r.log)
+		}
+	}
+}
+
 // Entries that cannot be written hold the cursor.
 func TestPollingWaitsForTheLedger(t *testing.T) {
 	r := newRig(t, "")
@@ -423,16 +447,19 @@ func TestAnOlderLedger(t *testing.T) {
 	text, err := os.ReadFile(path)
 	r.must(nil, err)
 	ahead := strings.Replace(string(text), fmt.Sprintf(`"position":%d`, r.size()), `"position":1000`, 1)
-	if ahead == string(text) {
-		t.Fatalf("%s", text)
-	}
+	another := strings.Replace(string(text), r.ID(), strings.Repeat("0", len(r.ID())), 1)
 	r.pass(72 * time.Hour)
-	r.write("providers/sendgrid.json", ahead)
-	r.reopen()
-	r.sendgrid.Calls()
-	r.sync("sendgrid")
-	if calls := r.sendgrid.Calls(); strings.Contains(strings.Join(calls, " "), "start_time") {
-		t.Errorf("%q", calls)
+	for _, state := range []string{ahead, another} {
+		if state == string(text) {
+			t.Fatalf("%s", text)
+		}
+		r.write("providers/sendgrid.json", state)
+		r.reopen()
+		r.sendgrid.Calls()
+		r.sync("sendgrid")
+		if calls := r.sendgrid.Calls(); strings.Contains(strings.Join(calls, " "), "start_time") {
+			t.Errorf("%s: %q", state, calls)
+		}
 	}
 	r.write("providers/sendgrid.json", "{")
 	r.close()

@@ -90,7 +90,8 @@ func TestForgedStorm(t *testing.T) {
 	o := newOffice(t, nil)
 	daemon := fromHost("203.0.113.9", "mx.evil.example", "")
 	bounce := func(addr, named string) *optoutv1.SubmitResult {
-		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, dsn(named, "5.1.1"), daemon)
+		o.n++ // each is another report
+		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, fmt.Sprintf("Message-ID: <%d@mx.evil.example>\r\n", o.n)+dsn(named, "5.1.1"), daemon)
 	}
 	for i := range 60 {
 		bounce(fmt.Sprintf("m%d@evil.example", i), fmt.Sprintf("m%d@example.net", i))

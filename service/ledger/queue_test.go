@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ func TestQueueDecidesByItself(t *testing.T) {
 		t.Fatalf("%d decided", n)
 	}
 	w.want("news", ann, "OPTED_OUT_ALL")
+	w.want("news", "ann+letters@example.com", "OPTED_OUT_ALL") // as if it had been certain who wrote
 	w.want("news", "stranger@example.net", "SEND")
 	if n := w.due(); n != 0 {
 		t.Errorf("%d decided once more", n)
@@ -151,6 +153,31 @@ func TestFloodsAreHeld(t *testing.T) {
 		}
 		w.close()
 	}
+}
+
+// A flood holds what asks to stop, and that day's: no question, and nothing that comes on the next day. It does not end at midnight for
+// those who go on.
+func TestFloodsEnd(t *testing.T) {
+	w := newWorld(t)
+	question := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: "asks@example.org", Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread, Source: "10.0.0.0/24"})).Entry
+	for i := range 101 {
+		w.queue(fmt.Sprintf("p%d@example.com", i), fmt.Sprintf("10.0.%d.0/24", i/20))
+	}
+	if held := w.listQueue(ledger.QueueFilter{Held: true}); len(held) != 101 || held[0].Waiting.Position == question {
+		t.Errorf("%d held", len(held))
+	}
+	w.pass(12*time.Hour + time.Minute) // past midnight
+	w.known(ann)
+	w.queue(ann, "192.0.2.0/24")
+	w.queue("p200@example.com", "10.0.0.0/24") // the 21st within a day
+	if held := w.QueueStats().Held; held != 102 {
+		t.Errorf("%d held on the next day, want one more", held)
+	}
+	w.pass(ledger.DefaultQueueDelay)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided themselves, want the one that is no part of a flood", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
 }
 
 // What is usual grows with the days, so a busy sender's queue is not held for being busy.
@@ -393,6 +420,59 @@ func TestFloodsDoNotBecomeUsual(t *testing.T) {
 	}
 }
 
+// bounces makes n mailboxes of a domain fail for good, at once, and tells how many of them are held.
+func (w *world) bounces(domain string, n int) (held int) {
+	w.t.Helper()
+	var all sync.WaitGroup
+	entries := make([]uint64, n)
+	for i := range n {
+		w.n++
+		addr := fmt.Sprintf("p%d@%s", w.n, domain)
+		all.Go(func() {
+			o, err := w.BounceAddress(w.ctx(), ledger.By{}, "", addr, ledger.Failed{Failure: ledger.HardFailure})
+			if entries[i] = o.Entry; err != nil {
+				w.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for _, at := range entries {
+		if line, err := w.Line(w.ctx(), at); err != nil {
+			w.t.Fatal(err)
+		} else if line.Kind == ledger.Queued {
+			held++
+		}
+	}
+	return held
+}
+
+// A storm is told by what is usual at the domain: as many a day as before are none, and those that come at once are counted each.
+func TestUsualBouncesAreNoStorm(t *testing.T) {
+	w := newWorld(t)
+	for range 30 {
+		if held := w.bounces("busy.example", 20); held != 0 {
+			t.Fatalf("%d held on a usual day", held)
+		}
+		w.pass(24 * time.Hour)
+	}
+	if held := w.bounces("busy.example", 100); held != 0 {
+		t.Errorf("%d held, which is not ten times the usual", held)
+	}
+	for range 3 {
+		if held := w.bounces("quiet.example", ledger.StormLeast); held != 0 {
+			t.Errorf("%d held, of no more than any domain may have", held)
+		}
+		w.pass(24 * time.Hour)
+	}
+	w.close()
+	wait := make(chan struct{})
+	w.openWith(func(s ledger.Store) ledger.Store { return &slow{s, wait} })
+	time.AfterFunc(50*time.Millisecond, func() { close(wait) }) // by then they stand in line for one commit
+	if held := w.bounces("new.example", ledger.StormLeast+25); held != 25 {
+		t.Errorf("%d held of %d", held, ledger.StormLeast+25)
+	}
+}
+
 // Whoever writes from ann@ also speaks of ann+anything@, known or not; the other way round only where the domain is known for it.
 func TestOwnWordsCoverSubaddresses(t *testing.T) {
 	w := newWorld(t)
@@ -456,6 +536,36 @@ func TestQueueDoesNotBeatALaterYes(t *testing.T) {
 		}
 		w.reopen()
 		w.due()
+	}
+	if n, _, err := w.Decide(w.ctx(), w.admin(), "", []uint64{at}, ledger.DecideSuppress, "she meant it"); n != 1 || err != nil {
+		t.Errorf("a person decides: %d, %v", n, err)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
+// Nor does an older yes keep what is newer from being done; and what was done meanwhile is not done twice.
+func TestQueueBeatsAnEarlierYes(t *testing.T) {
+	w := newWorld(t)
+	w.confirm(w.subscribe(full("news", ann)))
+	w.queue(ann, "192.0.2.0/24")
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(ledger.DefaultQueueDelay)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+	st, err := w.Explain(w.ctx(), "", ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noes := 0
+	for _, l := range st.Lines {
+		if l.Kind == ledger.OptedOut {
+			noes++
+		}
+	}
+	if noes != 1 {
+		t.Errorf("%d noes are written", noes)
 	}
 }
 
