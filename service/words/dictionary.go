@@ -22,6 +22,8 @@ const (
 	refuses class = iota + 1 // not, never
 	doubts                   // but, only, how
 	stops                    // a demand to stop
+	cancels                  // a demand to end a subscription, of mail or of something else
+	asks                     // can you: makes a question of a demand, which it stays
 	alone                    // a demand to stop if nothing else is said
 	closes                   // best regards: names follow
 	greets                   // dear: names follow
@@ -30,11 +32,14 @@ const (
 	fills                    // please, me, from your list
 )
 
-// gap stands in a phrase for one to maxGap words that no phrase begins with, or maxWideGap characters.
+// gap stands in a phrase for one to maxGap words that no phrase begins with, or maxWideGap characters; slack for none to slackness times
+// as many that say nothing: filler, and the writer's own address.
 const (
 	gap        = "*"
+	slack      = "~"
 	maxGap     = 4
 	maxWideGap = 14
+	slackness  = 2
 )
 
 // dictionary is all that the files in languages say.
@@ -81,18 +86,20 @@ var dictionaries = sync.OnceValue(func() *dictionary {
 })
 
 // read reads a language's file: sections named in brackets, one phrase a line, "#" before remarks. The sections of phrases are the
-// classes. "speaks" has what speaks of stopping without being a demand; "*" at the end there stands for any ending. The rest is
+// classes; "(a|b|)" in a phrase stands for a, b or nothing, and "$x" for what a line "$x = a|b" before it says. "speaks" has what speaks of stopping without being a demand; "*" at the end there stands for any ending. The rest is
 // what lines and subjects begin with that programs write: "wrote" is the word for writing in the line above a quotation,
 // "original" the title of a message repeated below, "field" the name of a field of its header; "device" is what phones add,
 // "footer" what senders and employers do, our own footer among it; "away" is the subject of out-of-office notices, and "reply" the
 // mark of replies and forwards.
 func (d *dictionary) read(tag, text string) (*language, error) {
 	l := &language{tag: tag}
-	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "alone": alone, "closing": closes, "greeting": greets,
+	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "cancel": cancels, "ask": asks, "alone": alone, "closing": closes, "greeting": greets,
 		"behind names": calls, "and": joins, "filler": fills}
 	programs := map[string]*[]string{"wrote": &d.wrote, "original": &d.originals, "field": &d.fields, "device": &d.devices,
 		"footer": &d.foreign, "away": &d.aways, "reply": &d.replies}
 	section := ""
+	names := strings.NewReplacer()
+	var named []string
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
@@ -104,9 +111,17 @@ func (d *dictionary) read(tag, text string) (*language, error) {
 			section = strings.TrimSuffix(name, "]")
 			continue
 		}
+		if name, choices, ok := strings.Cut(line, " = "); ok && strings.HasPrefix(name, "$") {
+			named = append(named, name, "("+choices+")")
+			names = strings.NewReplacer(named...)
+			continue
+		}
+		line = names.Replace(line)
 		switch c, list := classes[section], programs[section]; {
 		case c != 0:
-			l.root.add(phraseWords(line), c)
+			for _, phrase := range expand(line) {
+				l.root.add(phraseWords(phrase), c)
+			}
 			l.kana = l.kana || strings.ContainsFunc(line, isHiragana)
 		case list != nil:
 			*list = append(*list, foldLine(line))
@@ -122,6 +137,22 @@ func (d *dictionary) read(tag, text string) (*language, error) {
 	}
 	l.root.mark(l, nil)
 	return l, nil
+}
+
+// expand writes out the alternatives in a phrase.
+func expand(phrase string) (all []string) {
+	before, behind, ok := strings.Cut(phrase, "(")
+	choices, behind, closed := strings.Cut(behind, ")")
+	if !ok || !closed {
+		return []string{phrase}
+	}
+	rest := expand(behind)
+	for choice := range strings.SplitSeq(choices, "|") {
+		for _, r := range rest {
+			all = append(all, before+choice+r)
+		}
+	}
+	return all
 }
 
 // add adds a phrase. Of the classes it stands in, the lowest counts.
