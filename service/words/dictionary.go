@@ -139,18 +139,15 @@ func (d *dictionary) read(tag, text string) (*language, error) {
 	return l, nil
 }
 
-// expand writes out the alternatives in a phrase.
+// expand writes out the alternatives in a phrase, from the inner ones on.
 func expand(phrase string) (all []string) {
-	before, behind, ok := strings.Cut(phrase, "(")
-	choices, behind, closed := strings.Cut(behind, ")")
-	if !ok || !closed {
+	before, behind, ok := strings.Cut(phrase, ")")
+	begin := strings.LastIndexByte(before, '(')
+	if !ok || begin < 0 {
 		return []string{phrase}
 	}
-	rest := expand(behind)
-	for choice := range strings.SplitSeq(choices, "|") {
-		for _, r := range rest {
-			all = append(all, before+choice+r)
-		}
+	for choice := range strings.SplitSeq(before[begin+1:], "|") {
+		all = append(all, expand(before[:begin]+choice+behind)...)
 	}
 	return all
 }
