@@ -88,7 +88,7 @@ func isShort(ws []word) bool {
 
 // findings are what the phrases of one language find in a text.
 type findings struct {
-	// demand is of how many words its demands to stop are.
+	// demand is of how many words its demands to stop are. clear and cancels are as in a verdict.
 	demand         int
 	clear, cancels bool
 	// speaks: it speaks of stopping.
@@ -132,7 +132,9 @@ func (l *language) find(ws []word, questions int, from string, signed bool) (f f
 			f.doubt = f.doubt || negative == clause // "I do not want this to stop"
 		case stops, cancels:
 			f.demand += m.ends[i] - i
-			f.clear, f.cancels, f.speaks = f.clear || m.class[i] == stops, f.cancels || m.class[i] == cancels, true
+			f.speaks = true
+			f.clear = f.clear || m.class[i] == stops
+			f.cancels = f.cancels || m.class[i] == cancels
 			f.doubt = f.doubt || negative == clause
 			if m.negative(i) {
 				negative = clause
@@ -145,10 +147,14 @@ func (l *language) find(ws []word, questions int, from string, signed bool) (f f
 	return f
 }
 
-// negative reports whether the demand that begins at word i is made with a negation.
+// negative reports whether the demand that begins at word i is made with a negation, as "do not mail me".
 func (m *match) negative(i int) bool {
-	_, end := m.longest(i, stops)
-	return end != nil && end.negative
+	for j := i; j < m.ends[i]; j++ {
+		if size, _ := m.longest(j, refuses); size > 0 && j+size <= m.ends[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeSubject says what a subject asks for, and whether the person wrote it: the subject of a reply or forward is that of what it

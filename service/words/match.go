@@ -73,12 +73,12 @@ func (m *match) walk(n *node, i, at int, found func(int, *node)) {
 	if at == len(m.words) || n.next == nil || m.words[at].sentence != m.words[i].sentence {
 		return
 	}
-	if w := m.words[at]; w.text != gap && w.text != slack {
-		if next := n.next[w.text]; next != nil && w.kind != address {
+	if m.words[at].kind != address {
+		for _, next := range n.next[m.words[at].text] {
 			m.walk(next, i, at+1, found)
 		}
 	}
-	if next := n.next[slack]; next != nil {
+	for _, next := range n.next[slack] {
 		m.walk(next, i, at, found)
 		size := 0.0
 		for k := at; m.slackens(k, m.words[i].sentence); k++ {
@@ -88,9 +88,9 @@ func (m *match) walk(n *node, i, at int, found func(int, *node)) {
 			m.walk(next, i, k+1, found)
 		}
 	}
-	if next := n.next[gap]; next != nil && m.hard != nil {
+	for _, next := range n.next[gap] {
 		size := 0.0
-		for k := at; k < len(m.words) && m.words[k].sentence == m.words[i].sentence && !m.hard[k] && m.words[k].kind != address; k++ {
+		for k := at; m.hard != nil && k < len(m.words) && m.words[k].sentence == m.words[i].sentence && !m.hard[k] && m.words[k].kind != address; k++ {
 			if size += breadth(m.words[k]); size > 1 {
 				break
 			}
