@@ -26,11 +26,14 @@ func (in *Intake) written(ctx context.Context, b *box, m *message) Result {
 		return ignored("automatic mail never counts") // RFC 3834 section 2; a null path that a session named is one
 	}
 	meaning := r.Meaning
-	if meaning == words.Empty {
+	switch contact := b.kind == contactBox; {
+	case contact && meaning == words.Empty:
+		meaning = words.Other
+	case contact && meaning == words.Cancel: // perhaps of something that they pay for
+		meaning = words.Perhaps
+	case meaning == words.Empty, meaning == words.Cancel:
 		// To have written to unsubscribe@ at all is to have said it: some programs leave out the subject that a link asks for.
-		if meaning = words.Stop; b.kind == contactBox {
-			meaning = words.Other
-		}
+		meaning = words.Stop
 	}
 	if meaning == words.Other {
 		return in.question(ctx, b, m)

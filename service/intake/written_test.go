@@ -37,6 +37,8 @@ func TestOwnWords(t *testing.T) {
 	o.want("forged", o.take(at, o.sign("evil.example", o.mail("dee@example.org", at, "unsubscribe", "unsubscribe"))), "queued", "dee@example.org", false)
 	o.want("unclear", o.take(at, o.sign("example.org", o.mail("eva@example.org", at, "my mail", "I want to unsubscribe from the daily letter, but keep the weekly one, if that is possible?"))), "queued", "eva@example.org", false)
 	o.want("a question", o.take(at, o.sign("example.org", o.mail("fred@example.org", at, "opening hours", "When is your shop open on Sundays?"))), "queued", "fred@example.org", false)
+	o.want("cancelled, at stop@", o.take("stop@"+domain, o.sign("example.org", o.mail("hal@example.org", "stop@"+domain, "", "Please cancel my subscription."))), "opted_out", "hal@example.org", true)
+	o.want("asked politely", o.take(at, o.sign("example.org", o.mail("ida@example.org", at, "", "Could you please take me off your list?"))), "opted_out", "ida@example.org", true)
 	o.want("empty, to stop@", o.take("STOP@"+domain, o.sign("example.org", o.mail("gus@example.org", "stop@"+domain, "", ""))), "opted_out", "gus@example.org", true)
 
 	var doubts []string
@@ -151,6 +153,7 @@ func TestAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.want("stop at the contact address", o.take("Help@Example.com", o.sign("example.org", o.mail("ann@example.org", contact, "Unsubscribe me please", ""))), "opted_out", "ann@example.org", true)
+	o.want("a subscription cancelled there", o.take(contact, o.sign("example.org", o.mail("cy@example.org", contact, "", "Please cancel my subscription."))), "queued", "cy@example.org", false)
 	o.want("empty mail to the contact address", o.take(contact, o.sign("example.org", o.mail("bob@example.org", contact, "", ""))), "queued", "bob@example.org", false)
 	postmaster := "postmaster@" + domain
 	o.want("a question to the postmaster", o.take("Postmaster@"+domain, o.mail("cy@example.net", postmaster, "your mail", "Is this server yours?")), "queued", "", false)
