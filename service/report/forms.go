@@ -16,7 +16,7 @@ type form struct {
 }
 
 // robots are who reports in the name of a mail system: in the From field.
-var robots = []string{"mailer-daemon", "mailerdaemon", "mail-daemon", "postmaster", "mail delivery", "mail.delivery", "mdaemon", "mail administrator", "system administrator", "delivery subsystem"}
+var robots = []string{"mailer-daemon", "mailer daemon", "mailerdaemon", "mail-daemon", "postmaster", "mail delivery", "mail.delivery", "mdaemon", "mail administrator", "system administrator", "delivery subsystem"}
 
 // forms is the table, the special before the general, what is still tried before what failed.
 var forms = []form{
@@ -55,5 +55,5 @@ var forms = []form{
 
 // endings begin the line behind which a report repeats the original message.
 var endings = []string{"this is a copy of", "below this line is a copy", "below the next line is a copy", "a copy of the original message below", "original message", "the original message follows", "included is a copy", "here is a copy of the first", "the header of the original",
-	"the header and top", "message header", "start of returned message", "returned mail follows", "returned mail ---", "header of the source mail", "message text follows", "unsent message below", "the first 50 lines of your original", "forwarded message",
+	"the header and top", "message header", "start of returned message", "returned message ---", "returned mail follows", "returned mail ---", "header of the source mail", "message text follows", "unsent message below", "the first 50 lines of your original", "forwarded message",
 	"return-path:", "received:", "mensaje original", "attachment is a copy", "your message reads (in part)", "old message:", "a summary of the undelivered message", "the following is a copy"}

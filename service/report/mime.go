@@ -159,12 +159,14 @@ func (w *walker) walk(p *part, depth int) {
 		return // what is in there was sent by others, and reports nothing
 	}
 	if strings.HasPrefix(p.media, "multipart/") && p.params["boundary"] != "" {
-		r := multipart.NewReader(bytes.NewReader(p.body), p.params["boundary"])
+		r, found := multipart.NewReader(bytes.NewReader(p.body), p.params["boundary"]), false
 		for w.parts <= maxParts {
 			next, err := r.NextRawPart()
 			if err != nil {
+				w.plain(p, !found)
 				return
 			}
+			found = true
 			body, err := io.ReadAll(io.LimitReader(next, MaxMessage))
 			if len(body) == 0 && err != nil {
 				return
@@ -181,8 +183,12 @@ func (w *walker) walk(p *part, depth int) {
 	if w.every && strings.HasPrefix(p.media, "text/") && len(w.texts) < maxTexts {
 		w.texts = append(w.texts, p.decoded())
 	}
-	// A multipart that has lost its boundary is read as it stands.
-	if w.text == nil && (strings.HasPrefix(p.media, "text/") || strings.HasPrefix(p.media, "multipart/")) {
+	w.plain(p, strings.HasPrefix(p.media, "text/") || strings.HasPrefix(p.media, "multipart/"))
+}
+
+// plain keeps the first text, if a part is one: also a multipart that has lost its boundary, as it stands.
+func (w *walker) plain(p *part, text bool) {
+	if text && w.text == nil {
 		w.text, w.label, w.markup = p.decoded(), p.params["charset"], p.media == "text/html"
 	}
 }

@@ -10,7 +10,13 @@ var unknownUser = []string{"user unknown", "unknown user", "unknown or illegal u
 	"bad_recipient", "bad recipient", "bad destination mailbox", "illegal user", "nonexistent", "non-existent", "recipient name is not recognized", "not listed in", "no longer on server", "no longer available", "no longer valid", "no longer employed",
 	"no longer with", "not our customer", "mailbox disabled", "mailbox is disabled", "account is disabled", "tried to reach is disabled", "account has been disabled", "disabled or discontinued", "deactivated", "account inactive", "account is inactive",
 	"account closed", "account has been closed", "mailbox currently suspended", "account suspended", "mailbox is frozen", "unrouteable address", "unroutable address", "recipnotfound", "host unknown", "unknown host", "domain not found", "domain name not found", "host not found", "domain does not exist",
-	"name or service not known", "null mx", "nxdomain", "does not accept mail", "requested action not taken: mailbox unavailable", "did not exactly match", "n'existe pas", "no existe", "existiert nicht", "unbekannt", "nie istnieje", "non esiste", "bestaat niet"}
+	"name or service not known", "null mx", "nxdomain", "does not accept mail", "requested action not taken: mailbox unavailable", "did not exactly match", "n'existe pas", "no existe", "existiert nicht", "empfänger unbekannt", "unbekannter empfänger", "benutzer unbekannt", "adresse unbekannt", "ist unbekannt", "nie istnieje", "non esiste", "bestaat niet",
+	"リストにありません", "には見つかりません"}
+
+// ofSender are words for what is wrong with the sender or its server, whatever else they say: that its mailbox, its domain or its
+// host is unknown, too.
+var ofSender = []string{"sender address", "sender verify", "sender verification", "sender rejected", "invalid sender", "bad sender", "unknown sender", "sender unknown", "sender domain", "domain of sender", "sender's domain",
+	"envelope sender", "after mail from", "reply to mail from", "from header", "header from", "helo command", "client host", "reverse dns", "rdns", "ptr record", "your hostname", "does not accept mail from"}
 
 // unlessTemporary are words that take back the worst: what is tried again may still exist.
 var unlessTemporary = []string{"try again", "temporary", "temporarily"}
@@ -18,7 +24,7 @@ var unlessTemporary = []string{"try again", "temporary", "temporarily"}
 // full are words for a mailbox that takes no more now.
 var full = []string{"over quota", "overquota", "over disk quota", "quota exceed", "quota exceded", "exceeded storage", "exceeding their quota", "exceeding the quota", "disk quota", "disc quota", "quota violation", "exceed mailbox quota", "exceeds mailbox quota", "mailbox full", "mailbox is full",
 	"mailfolder is full", "inbox is full", "inbox full", "account is full", "mailbox exceeds allowed size", "mailbox size limit exceeded", "exceeded its disk space", "exceeded its storage", "out of storage", "out of space", "insufficient system storage",
-	"insufficient disk", "storage is full", "too many messages on the server", "too much mail stored", "exceeded the local limit", "mail box space not enough", "due to a full mailbox", "voll"}
+	"insufficient disk", "storage is full", "too many messages on the server", "too much mail stored", "exceeded the local limit", "mail box space not enough", "receiving mail at a rate", "receiving mail too quickly", "due to a full mailbox", "voll"}
 
 // blocked are words for mail that is refused for its sender, its content or its size.
 var blocked = []string{"spam", "sender policy framework", "spf", "dkim", "dmarc", "policy", "policies", "blocked", "blacklist", "black list", "blocklist", "block list", "rbl", "reputation", "unsolicited", "authentic", "relaying denied", "relay access denied", "unable to relay",

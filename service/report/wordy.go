@@ -144,7 +144,7 @@ func recipientsIn(text []byte, action string, others map[string]bool) (all []Rec
 			if addr == "" || others[strings.ToLower(addr)] || aliases[strings.ToLower(addr)] || says(strings.ToLower(addr), robots) || len(all) == 100 {
 				continue
 			}
-			words := oneLine(about(lines, i, addr))
+			words := oneLine(about(lines, i, addr, others))
 			if !telling(words) {
 				continue
 			}
@@ -186,20 +186,28 @@ func telling(words string) bool {
 	return basic.MatchString(words) || enhancedIn.MatchString(words) || says(plain, unknownUser) || says(plain, full) || says(plain, failing)
 }
 
-// about are the words about an address: its own line and those that follow it up to the next address or empty line, one behind
-// a colon ("for the following reason:") left aside; if they tell nothing, the paragraph before. In a transcript, what the server
+// about are the words about an address: its own line and those that follow it up to the next address that is not in others, or
+// empty line, one behind a colon ("for the following reason:") left aside; if they tell nothing, the paragraph before. In a transcript, what the server
 // answered ("<<<") goes before what the reporting system makes of it; below a list of several addresses it tells of none alone.
-func about(lines []string, i int, addr string) string {
+func about(lines []string, i int, addr string, others map[string]bool) string {
+	another := func(l string) bool {
+		for _, m := range anyAddress.FindAllString(l[:min(len(l), maxLook)], 10) {
+			if !strings.EqualFold(m, addr) && !others[strings.ToLower(m)] {
+				return true
+			}
+		}
+		return false
+	}
 	answer := func(l string) bool { return strings.HasPrefix(l, "<<<") && basic.MatchString(l) }
 	if i > 0 && answer(lines[i-1]) && !strings.HasPrefix(lines[i], "<<<") {
 		return strings.ReplaceAll(lines[i-1][:min(len(lines[i-1]), maxLook)], addr, "")
 	}
 	words := strings.ReplaceAll(lines[i][:min(len(lines[i]), maxLook)], addr, "")
 	blank := strings.Trim(words, " <>:;,\t\"'") == ""
-	several, answered := i > 0 && anyAddress.MatchString(lines[i-1][:min(len(lines[i-1]), maxLook)]), answer(lines[i])
+	several, answered := i > 0 && another(lines[i-1]), answer(lines[i])
 	for j := i + 1; j < len(lines) && j < i+7 && len(words) < maxLook; j++ {
 		l := strings.TrimSpace(lines[j][:min(len(lines[j]), maxLook)])
-		if l == "" && !blank && !strings.HasSuffix(words, ":") || anyAddress.MatchString(strings.ReplaceAll(l, addr, "")) ||
+		if l == "" && !blank && !strings.HasSuffix(words, ":") || another(l) ||
 			answered && !strings.HasPrefix(l, "<<<") || several && strings.HasPrefix(l, "-----") {
 			break
 		}
