@@ -85,8 +85,8 @@ func (m *message) evidence() map[string]string {
 }
 
 // source is by what floods are told: the network that the message came from. Where that is not known, as with mailboxes, all are
-// one source but for the domain that they say they are from.
-func (m *message) source() string {
+// one source but for the domain that they say they are from; network is false then.
+func (m *message) source() (name string, network bool) {
 	if a := m.origin; a.IsValid() {
 		bits := 24
 		if a.Is6() {
@@ -94,10 +94,10 @@ func (m *message) source() string {
 		}
 		p, err := a.Prefix(bits)
 		if err == nil {
-			return p.String()
+			return p.String(), true
 		}
 	}
-	return "domain " + domainOf(m.words().From)
+	return "domain " + domainOf(m.words().From), false
 }
 
 // identity is a digest of what its writer wrote, the same for every copy of the message whatever way it took; "" when the message

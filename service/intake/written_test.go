@@ -11,6 +11,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/link"
 	"optout/service/mailtest"
 )
 
@@ -160,6 +161,17 @@ func TestAddresses(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	o.want("no envelope", r.Results[0], "opted_out", "cy@example.org", true)
+}
+
+// Signed addresses outlive the mail domain that they were made at: they lie in mailboxes for years.
+func TestSignedAddressesOfAnOldMailDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	old := "old.example.com"
+	o.want("unsubscribe mail", o.take("u-"+o.token("ann@example.org", link.Unsubscribe)+"@"+old, o.mail("ann@example.org", "x", "", "")), "opted_out", "ann@example.org", true)
+	o.want("a bounce", o.take("b-"+o.token("bob@example.org", link.Bounce)+"@"+old, dsn("bob@example.org", "5.1.1")), "bounce", "bob@example.org", true)
+	for _, other := range []string{"u-" + o.token("cy@example.org", link.Bounce), "b-" + o.token("cy@example.org", link.Unsubscribe), "unsubscribe", "u-x"} {
+		o.want(other, o.take(other+"@"+old, o.mail("cy@example.org", "x", "stop", "")), "not_ours", "cy@example.org", false)
+	}
 }
 
 // Questions go to a person when the sender says to whom: whole, and only once in a circle.

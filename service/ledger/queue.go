@@ -54,7 +54,7 @@ const (
 	DefaultSourceLimit = 20
 	// floodLeast is how many opt-outs in doubt a day may have at least, whatever is usual, before they wait for a person.
 	floodLeast = 100
-	// MaxPerSource is how many messages of one source the queue takes within a day; more are to be tried again later.
+	// MaxPerSource is how many messages of one network the queue takes within a day; more are to be tried again later.
 	MaxPerSource = 1000
 	// MaxWaiting is how many the queue holds; more are to be tried again later.
 	MaxWaiting = 1_000_000
@@ -175,7 +175,7 @@ func (q *queue) arrived(w *Waiting, at int64) {
 	if w.Claim != ClaimOptOut {
 		return
 	}
-	if q.all.on(at); q.all.today == 0 {
+	if q.all.on(at, floodLeast); q.all.today == 0 {
 		q.today, q.flood = nil, false
 	}
 	q.all.today++
@@ -185,12 +185,14 @@ func (q *queue) arrived(w *Waiting, at int64) {
 		q.today = q.today[:0]
 	}
 	from, optOuts := q.recent[w.source], 0
-	for _, a := range from {
-		if a.optOut { // questions from the same place, of which there may be many every day, are no flood
+	for i := len(from) - 1; i >= 0 && optOuts < q.sourceLimit+2; i-- {
+		if from[i].optOut { // questions from the same place, of which there may be many every day, are no flood
 			optOuts++
 		}
 	}
-	if w.source != 0 && optOuts > q.sourceLimit {
+	switch {
+	case w.source == 0 || optOuts <= q.sourceLimit:
+	case optOuts == q.sourceLimit+1:
 		q.hold(func(yield func(uint64) bool) {
 			for _, a := range from {
 				if !yield(a.position) {
@@ -198,6 +200,8 @@ func (q *queue) arrived(w *Waiting, at int64) {
 				}
 			}
 		})
+	default: // the others are held already
+		w.Held = true
 	}
 }
 
@@ -222,7 +226,7 @@ func (q *queue) bounced(domain uint64, at int64) {
 		u = &usual{}
 		q.bounces[domain] = u
 	}
-	u.on(at)
+	u.on(at, StormLeast)
 	u.today++
 }
 
@@ -238,7 +242,7 @@ func (q *queue) sweep(at int64) {
 		}
 	}
 	for d, u := range q.bounces {
-		if u.on(at); u.idle() {
+		if u.on(at, StormLeast); u.idle() {
 			delete(q.bounces, d)
 		}
 	}
@@ -256,7 +260,7 @@ func (q *queue) storm(domain uint64, at int64, before, mailed int) bool {
 	if known := q.bounces[domain]; known != nil {
 		u = *known
 	}
-	u.on(at)
+	u.on(at, StormLeast)
 	n := u.today + uint32(before) + 1
 	return u.many(n, StormLeast) && 100*int(n) > StormPercent*mailed
 }
@@ -268,7 +272,7 @@ func (q *queue) stormOf(key address.Key) uint64 {
 	return q.stormy[key]
 }
 
-// full reports whether the queue takes no more of a source.
+// full reports whether the queue takes no more of a source, or at all.
 func (q *queue) full(source uint64, at int64) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()

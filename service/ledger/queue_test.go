@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 func (w *world) queue(addr, source string) uint64 {
 	w.t.Helper()
 	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail, Evidence: map[string]string{"subject": "stop"}},
-		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source}))
+		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source, Network: true}))
 	return o.Entry
 }
 
@@ -226,7 +227,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for i := range ledger.MaxPerSource {
 		w.queue(fmt.Sprintf("p%d@example.com", i), "192.0.2.0/24")
 	}
-	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24"}
+	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24", Network: true}
 	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, item); !errors.Is(err, ledger.ErrQueueFull) {
 		t.Errorf("taken: %v", err)
 	}
@@ -324,6 +325,45 @@ func TestLargeMailingIsNoStorm(t *testing.T) {
 			t.Errorf("%s: held: %v", name, storm)
 		}
 		w.close()
+	}
+}
+
+// A storm or flood of yesterday is not what is usual today: that of a second day is held as the first.
+func TestFloodsDoNotBecomeUsual(t *testing.T) {
+	w := newWorld(t)
+	n, believed := 0, 0
+	day := func() (floodHeld int) {
+		believed = 0
+		for range 600 {
+			n++
+			addr := fmt.Sprintf("p%d@big.example", n)
+			o := w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(addr)}, ledger.Failed{Failure: ledger.HardFailure, Domain: "big.example"}))
+			if line, err := w.Line(w.ctx(), o.Entry); err != nil {
+				t.Fatal(err)
+			} else if line.Kind == ledger.Undeliverable {
+				believed++
+			}
+			w.queue(fmt.Sprintf("q%d@example.com", n), fmt.Sprintf("10.%d.%d.0/24", n/250, n%250))
+		}
+		var all []uint64
+		waiting := append(w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtStorm}}), w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtUnproved}})...)
+		for _, x := range waiting {
+			if all = append(all, x.Waiting.Position); x.Waiting.Held {
+				floodHeld++
+			}
+		}
+		for part := range slices.Chunk(all, ledger.MaxDecide) {
+			if _, _, err := w.Decide(w.ctx(), w.admin(), "", part, ledger.DecideDismiss, "a flood"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(24 * time.Hour)
+		return floodHeld
+	}
+	for i := range 3 {
+		if held := day(); held != 600 || believed != ledger.StormLeast {
+			t.Errorf("day %d: %d opt-outs held, %d bounces believed", i+1, held, believed)
+		}
 	}
 }
 
