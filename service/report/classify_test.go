@@ -17,7 +17,8 @@ func TestClassify(t *testing.T) {
 		"550 5.4.1 All recipient addresses rejected":                {"5.4.1", Soft},
 
 		"550-5.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages": {"5.2.1", Soft},
-		"552 5.2.1 mailbox over quota":            {"5.2.1", Soft},
+		"552 5.2.1 mailbox over quota": {"5.2.1", Soft},
+		"554 The mail could not be delivered to the recipient because the domain is not reachable": {"5.5.0", Soft},
 		"450 user unknown":                        {"5.0.0", Soft},
 		"421 Too many invalid recipients":         {"", Soft},
 		"451 4.3.0 no such user, try again later": {"4.3.0", Soft},
@@ -32,6 +33,7 @@ func TestClassify(t *testing.T) {
 		"550 5.1.1 blocked by policy":                                                                     {"5.1.1", Blocked},
 		"550 5.1.1 Refused due to recipient preferences":                                                  {"5.1.1", Blocked},
 		"550 unbekannter Fehler":                                                                          {"", Blocked},
+		"553 5.1.7 The sender address <b> is not a valid RFC 5321 address":                                {"5.1.7", Blocked},
 		"552 5.3.4 message too large":                                                                     {"5.3.4", Blocked},
 	} {
 		if got := classify("failed", c.code, words); got != c.want {

@@ -32,7 +32,7 @@ var blocked = []string{"spam", "sender policy framework", "spf", "dkim", "dmarc"
 	"5.7.", "greylist", "banned", "not accepting mail from", "requires confirmation", "recipient preferences", "remote domains not supported", "mail size limit", "not pre-approved", "mass mailer", "bulk"}
 
 // lost are words for mail that found no way: routes, loops and servers that do not answer (RFC 3463's 4.4 and 5.4).
-var lost = []string{"too many hops", "message looping", "mail loop", "malformed name server reply", "malformed or unexpected name server reply", "could not find a gateway", "connection refused", "connection timed out", "is not responding"}
+var lost = []string{"too many hops", "message looping", "mail loop", "malformed name server reply", "malformed or unexpected name server reply", "could not find a gateway", "connection refused", "connection timed out", "is not responding", "domain is not reachable"}
 
 // notices are types of Diagnostic-Code that some services give to what is no failure: they ask the sender to prove a person.
 var notices = []string{"x-boxbe-notice"}
