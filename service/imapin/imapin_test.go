@@ -469,3 +469,26 @@ func TestHostileServer(t *testing.T) {
 	l.Close()
 	serving.Wait()
 }
+
+// A connection that is made is not given up for lost: whoever watches the metric would be called for nothing.
+func TestNoFalseAlarm(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	lost := 0
+	for i := range 40 {
+		subject := fmt.Sprintf("m%d", i)
+		put(t, c, "INBOX", subject, "x")
+		stop := r.run("INBOX", func(o *imapin.Options) {
+			o.Observe = func(outcome string) {
+				if outcome == imapin.Disconnected {
+					lost++
+				}
+			}
+		})
+		r.until(subject, func() bool { return r.count(subject) > 0 })
+		stop()
+	}
+	if lost != 0 {
+		t.Errorf("%d of 40 connections were given up", lost)
+	}
+}

@@ -95,6 +95,10 @@ func (s *session) open() error {
 		if err != nil {
 			return err
 		}
+		// The library tells of the end of a command before it knows itself what follows from it. By the end of the next one it does.
+		if err := s.client.Noop().Wait(); err != nil {
+			return err
+		}
 		if selected.UIDValidity != p.validity {
 			// The server has numbered the messages anew: what is known of the old numbers is worth nothing (RFC 9051 section 2.3.1.1).
 			p.validity, p.pending = selected.UIDValidity, map[imap.UID]*pending{}
