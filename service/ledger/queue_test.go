@@ -1,8 +1,10 @@
 package ledger_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 func (w *world) queue(addr, source string) uint64 {
 	w.t.Helper()
 	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail, Evidence: map[string]string{"subject": "stop"}},
-		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source}))
+		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source, Network: true}))
 	return o.Entry
 }
 
@@ -87,6 +89,32 @@ func TestQueueDecidesByItself(t *testing.T) {
 		t.Errorf("what the queue did cannot be voided: %v", err)
 	}
 	w.want("news", ann, "SEND")
+}
+
+// A clock that stood a year ahead for a while, and was put right, keeps nobody's mail waiting for a year.
+func TestQueueOutlivesAClockThatWasAhead(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.known(bob)
+	w.pass(365 * 24 * time.Hour)
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(-365 * 24 * time.Hour)
+	w.queue(bob, "192.0.2.0/24")
+	if behind := w.ClockBehind(); behind != 365*24*time.Hour {
+		t.Errorf("the clock is said to be %v behind", behind)
+	}
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided at once", n)
+	}
+	w.pass(ledger.DefaultQueueDelay - time.Minute)
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided too early", n)
+	}
+	w.pass(time.Minute)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided, want both", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
 }
 
 // More than a limit a day from one source, or far more than usual in all, waits for a person, the first of them too.
@@ -200,7 +228,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for i := range ledger.MaxPerSource {
 		w.queue(fmt.Sprintf("p%d@example.com", i), "192.0.2.0/24")
 	}
-	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24"}
+	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24", Network: true}
 	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, item); !errors.Is(err, ledger.ErrQueueFull) {
 		t.Errorf("taken: %v", err)
 	}
@@ -212,6 +240,31 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	w.pass(25 * time.Hour)
 	w.queue(ann, "192.0.2.0/24")
+}
+
+// Nothing makes the queue longer than it may be: neither messages nor a storm of bounces. What is not taken is to come again.
+func TestQueueIsFull(t *testing.T) {
+	w := newWorld(t)
+	bounce := func(i int) error {
+		_, err := w.BounceAddress(w.ctx(), ledger.By{}, "", fmt.Sprintf("p%d@big.example", i), ledger.Failed{Failure: ledger.HardFailure})
+		return err
+	}
+	for i := range ledger.StormLeast {
+		if err := bounce(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.FillQueue()
+	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved}); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a message is taken: %v", err)
+	}
+	if err := bounce(ledger.StormLeast); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a bounce of a storm is taken: %v", err)
+	}
+	w.reopen() // nobody waits there any more
+	if err := bounce(ledger.StormLeast); err != nil {
+		t.Error(err)
+	}
 }
 
 // When hard bounces of one domain jump, those that follow are held until somebody decides; other domains are not concerned.
@@ -269,6 +322,77 @@ func TestBounceStorm(t *testing.T) {
 	}
 }
 
+// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
+// that domain.
+func TestLargeMailingIsNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		mailed, bounced int
+		domain          string
+		later           time.Duration
+		want            bool
+	}{
+		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
+		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
+		"one in ten bounces":               {2000, 200, "big.example", 0, true},
+		"another domain was mailed":        {20000, 200, "other.example", 0, true},
+		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
+		"few are asked about all the time": {200, 200, "big.example", 0, true},
+	} {
+		w := newWorld(t)
+		for i := range 20000 {
+			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+		}
+		w.pass(c.later)
+		for i := range c.bounced {
+			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
+				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+		}
+		if storm := w.QueueStats().Storms > 0; storm != c.want {
+			t.Errorf("%s: held: %v", name, storm)
+		}
+		w.close()
+	}
+}
+
+// A storm or flood of yesterday is not what is usual today: that of a second day is held as the first.
+func TestFloodsDoNotBecomeUsual(t *testing.T) {
+	w := newWorld(t)
+	n, believed := 0, 0
+	day := func() (floodHeld int) {
+		believed = 0
+		for range 600 {
+			n++
+			addr := fmt.Sprintf("p%d@big.example", n)
+			o := w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(addr)}, ledger.Failed{Failure: ledger.HardFailure, Domain: "big.example"}))
+			if line, err := w.Line(w.ctx(), o.Entry); err != nil {
+				t.Fatal(err)
+			} else if line.Kind == ledger.Undeliverable {
+				believed++
+			}
+			w.queue(fmt.Sprintf("q%d@example.com", n), fmt.Sprintf("10.%d.%d.0/24", n/250, n%250))
+		}
+		var all []uint64
+		waiting := append(w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtStorm}}), w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtUnproved}})...)
+		for _, x := range waiting {
+			if all = append(all, x.Waiting.Position); x.Waiting.Held {
+				floodHeld++
+			}
+		}
+		for part := range slices.Chunk(all, ledger.MaxDecide) {
+			if _, _, err := w.Decide(w.ctx(), w.admin(), "", part, ledger.DecideDismiss, "a flood"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(24 * time.Hour)
+		return floodHeld
+	}
+	for i := range 3 {
+		if held := day(); held != 600 || believed != ledger.StormLeast {
+			t.Errorf("day %d: %d opt-outs held, %d bounces believed", i+1, held, believed)
+		}
+	}
+}
+
 // Whoever writes from ann@ also speaks of ann+anything@, known or not; the other way round only where the domain is known for it.
 func TestOwnWordsCoverSubaddresses(t *testing.T) {
 	w := newWorld(t)
@@ -307,11 +431,7 @@ func TestOwnWordsCoverSubaddresses(t *testing.T) {
 // Who is named by a token of ours was mailed, though the ledger has no entry of them: what they ask for in doubt decides itself too.
 func TestNamedByTokenIsKnown(t *testing.T) {
 	w := newWorld(t)
-	s := w.Registry().Sender("")
-	if s == nil {
-		s = w.Registry().Sender(ledger.DefaultSender)
-	}
-	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: s.All(), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
+	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
 	w.reopen()
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
@@ -350,5 +470,76 @@ func TestQuestionsHoldNoOptOut(t *testing.T) {
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
 		t.Errorf("%d decided", n)
+	}
+}
+
+// What could not be written was not decided: not by the count that is told, and not on the ledger; it is decided when there is room.
+func TestDecidingOnAFullDisk(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.queue(ann, "192.0.2.0/24")
+	w.close()
+	f := &faulty{}
+	w.openWith(func(s ledger.Store) ledger.Store { f.Store = s; return f })
+	w.pass(ledger.DefaultQueueDelay)
+	full := error(ledger.ErrStorageFull)
+	f.fail.Store(&full)
+	if n, err := w.DecideDue(w.ctx()); n != 0 || !errors.Is(err, ledger.ErrStorageFull) {
+		t.Errorf("%d decided, %v", n, err)
+	}
+	w.want("news", ann, "SEND")
+	f.fail.Store(nil)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided when there was room", n)
+	}
+}
+
+// slow is a store whose commits wait.
+type slow struct {
+	ledger.Store
+	wait chan struct{}
+}
+
+func (s *slow) Append(ctx context.Context, c *ledger.Commit) error {
+	<-s.wait
+	return s.Store.Append(ctx, c)
+}
+
+// Who does not wait for a commit is not told of what may become of it.
+func TestGivenUpWrites(t *testing.T) {
+	for name, write := range map[string]func(w *world, ctx context.Context, queued, wrong uint64) (int, error){
+		"decided by a person": func(w *world, ctx context.Context, queued, _ uint64) (int, error) {
+			n, _, err := w.Decide(ctx, w.admin(), "", []uint64{queued}, ledger.DecideDismiss, "read by hand")
+			return n, err
+		},
+		"decided by itself": func(w *world, ctx context.Context, _, _ uint64) (int, error) { return w.DecideDue(ctx) },
+		"voided": func(w *world, ctx context.Context, _, wrong uint64) (int, error) {
+			n, _, err := w.Void(ctx, w.admin(), "", []uint64{wrong}, "it was forged", "ticket 7")
+			return n, err
+		},
+		"imported": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			o, err := w.Import(ctx, w.admin(), "", "list", []ledger.ImportRow{{Address: ann}}, false, false)
+			return o.Added, err
+		},
+		"preferences": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			written, _, err := w.UpdatePreferences(ctx, w.admin(), "", ann, []ledger.Preference{{Kind: ledger.OptedOut}})
+			return len(written), err
+		},
+	} {
+		w := newWorld(t)
+		w.known(ann)
+		queued := w.queue(ann, "192.0.2.0/24")
+		wrong := w.must(w.Suppress(w.ctx(), w.admin(), ledger.Suppression{Address: "bob@example.com", Reason: ledger.ReasonComplaint})).Entry
+		w.close()
+		wait := make(chan struct{})
+		w.openWith(func(s ledger.Store) ledger.Store { return &slow{s, wait} })
+		w.pass(ledger.DefaultQueueDelay)
+		ctx, cancel := context.WithTimeout(w.ctx(), 100*time.Millisecond)
+		if n, err := write(w, ctx, queued, wrong); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %d written, %v", name, n, err)
+		}
+		cancel()
+		close(wait)
+		w.close()
 	}
 }
