@@ -35,10 +35,10 @@ type InboundConfig struct {
 	Reply bool
 	// KeepMail is for how long the messages themselves are kept; 0 keeps only their digests.
 	KeepMail time.Duration
-	// IMAP are mailboxes to read mail from: imaps://USER@HOST/FOLDER?password-file=FILE, and &sender=NAME for another sender than
-	// "default".
+	// IMAP are mailboxes to read mail from: imaps://USER@HOST/FOLDER?password-file=FILE, or ?oauth-file=FILE, and &sender=NAME for
+	// another sender than "default".
 	IMAP []string
-	// IMAPTLS verifies the mailboxes' servers; nil means the system's authorities. Only for programs that embed the service.
+	// IMAPTLS verifies the mailboxes' servers, and those that give tokens for them; nil means the system's authorities. Only for programs that embed the service.
 	IMAPTLS *tls.Config
 	// DNS is host:port of the DNS server that is asked for DKIM, SPF and DMARC records; empty means the system's.
 	DNS string
