@@ -1,9 +1,11 @@
 package hooks_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -115,6 +117,29 @@ func TestABatchIsWholeOrRepeated(t *testing.T) {
 	wait.Wait()
 	if n := r.size() - before; n != 500 {
 		t.Errorf("%d entries for 500 events", n)
+	}
+}
+
+// Anybody can begin requests and never end them: that keeps no provider out.
+func TestSlowRequestsKeepNobodyOut(t *testing.T) {
+	r := newRig(t, "")
+	for i := range 150 {
+		c, err := net.Dial("tcp", r.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /hooks/generic/generic HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\nExpect: 100-continue\r\n\r\n")
+		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") { // its body is waited for
+			t.Fatalf("request %d: %q, %v", i, line, err)
+		}
+	}
+	for i := range 10 {
+		r.tell(http.StatusOK, "sendgrid", "unsubscribe", fmt.Sprint("e", i), fmt.Sprintf("p%d@example.com", i))
+	}
+	large := []byte("[" + strings.Repeat(" ", 700<<10) + "]")
+	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(large, r.clock()), large); status != http.StatusOK {
+		t.Errorf("a large one: %d", status)
 	}
 }
 
@@ -278,9 +303,16 @@ func TestNoWebhook(t *testing.T) {
 	r.tell(http.StatusNotFound, "mailgun", "unsubscribe", "m1", "a@example.com")
 }
 
-// Two addresses whose events have the same id are both heard.
+// Two addresses whose events have the same id are both heard, and so are events of several kinds: a program of one's own may give
+// the id of the person.
 func TestOneIDForTwo(t *testing.T) {
 	r := newRig(t, "")
+	for _, what := range []string{"soft-bounce", "complaint", "unsubscribe"} {
+		r.tell(http.StatusOK, "generic", what, "person-42", "c@example.com")
+	}
+	if d := r.denials("news", "c@example.com"); !strings.Contains(d, "OPTED_OUT") {
+		t.Errorf("the unsubscribe is not heard: %q", d)
+	}
 	for range 2 {
 		for _, addr := range []string{"a@example.com", "b@example.com"} {
 			r.tell(http.StatusOK, "sendgrid", "unsubscribe", "same", addr)

@@ -13,6 +13,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/ledger"
 	"optout/service/link"
 	"optout/service/mailtest"
 )
@@ -151,4 +152,31 @@ func TestContactAddressInAMailDomain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.want("unsubscribe@ of the first", o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "", ""))), "opted_out", "ann@example.org", true)
+}
+
+// Some providers, Microsoft for one, sign From and Subject but not To. What their own host brings, or a trusted server vouches for, is
+// as certain as if they did not sign at all.
+func TestSignatureWithoutTo(t *testing.T) {
+	o := newOffice(t, func(c *service.Config) { c.Inbound.AuthservIDs = []string{"mx.example.com"} })
+	o.dns.TXT("example.org", "v=spf1 ip4:192.0.2.1 -all")
+	signed := func(addr string) string {
+		return o.sign("example.org", o.mail(addr, at, "unsubscribe", "unsubscribe"), "From", "Date", "Subject", "Message-ID", "Content-Type", "MIME-Version")
+	}
+	o.want("from its own host", o.take(at, signed("p1@example.org"), fromHost("192.0.2.1", "mx.example.org", "p1@example.org")), "opted_out", "p1@example.org", true)
+	o.want("vouched for", o.take(at, "Authentication-Results: mx.example.com; dmarc=pass header.from=example.org\r\n"+signed("p2@example.org")), "opted_out", "p2@example.org", true)
+	o.want("forwarded by her provider for another customer", o.take(at, o.sign("example.org", o.mail("p4@example.org", "bob@example.org", "unsubscribe", "unsubscribe")), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p4@example.org", false)
+	o.want("forwarded unsigned", o.take(at, o.mail("p5@example.org", "bob@example.org", "unsubscribe", "unsubscribe"), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p5@example.org", false)
+	o.want("sent on by another host", o.take(at, signed("p3@example.org")), "queued", "p3@example.org", false)
+}
+
+// Who writes from a domain cannot use up what others of it may bring: where it is not known from where mail comes, only the message says
+// so. A mailbox with years of mail is read to its end, too.
+func TestManyOfOneDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	for i := range ledger.MaxPerSource + 1 {
+		r := o.take(at, o.mail(fmt.Sprintf("p%d@example.net", i), at, "opening hours", "When is your shop open on Sundays?"), fromHost("", "", ""))
+		if r.Outcome != optoutv1.SubmitOutcome_SUBMIT_OUTCOME_QUEUED {
+			t.Fatalf("message %d: %v", i, r)
+		}
+	}
 }

@@ -120,7 +120,8 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 		o, err := in.o.Ledger.Complain(ctx, by, token.to)
 		return recorded(Complaint, o, "signed by a listed reporter", err)
 	}
-	item := ledger.QueueItem{Sender: b.sender, Claim: ledger.ClaimComplaint, Doubt: ledger.DoubtReporter, Source: m.source(), Scope: ledger.Scope{Kind: ledger.ScopeCommercial}}
+	item := ledger.QueueItem{Sender: b.sender, Claim: ledger.ClaimComplaint, Doubt: ledger.DoubtReporter, Scope: ledger.Scope{Kind: ledger.ScopeCommercial}}
+	item.Source, item.Network = m.source()
 	switch {
 	case token != nil && sure:
 		to := token.to

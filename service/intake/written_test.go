@@ -14,6 +14,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/link"
 	"optout/service/mailtest"
 )
 
@@ -36,6 +37,8 @@ func TestOwnWords(t *testing.T) {
 	o.want("forged", o.take(at, o.sign("evil.example", o.mail("dee@example.org", at, "unsubscribe", "unsubscribe"))), "queued", "dee@example.org", false)
 	o.want("unclear", o.take(at, o.sign("example.org", o.mail("eva@example.org", at, "my mail", "I want to unsubscribe from the daily letter, but keep the weekly one, if that is possible?"))), "queued", "eva@example.org", false)
 	o.want("a question", o.take(at, o.sign("example.org", o.mail("fred@example.org", at, "opening hours", "When is your shop open on Sundays?"))), "queued", "fred@example.org", false)
+	o.want("cancelled, at stop@", o.take("stop@"+domain, o.sign("example.org", o.mail("hal@example.org", "stop@"+domain, "", "Please cancel my subscription."))), "opted_out", "hal@example.org", true)
+	o.want("asked politely", o.take(at, o.sign("example.org", o.mail("ida@example.org", at, "", "Could you please take me off your list?"))), "opted_out", "ida@example.org", true)
 	o.want("empty, to stop@", o.take("STOP@"+domain, o.sign("example.org", o.mail("gus@example.org", "stop@"+domain, "", ""))), "opted_out", "gus@example.org", true)
 
 	var doubts []string
@@ -150,8 +153,12 @@ func TestAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.want("stop at the contact address", o.take("Help@Example.com", o.sign("example.org", o.mail("ann@example.org", contact, "Unsubscribe me please", ""))), "opted_out", "ann@example.org", true)
+	o.want("a subscription cancelled there", o.take(contact, o.sign("example.org", o.mail("cy@example.org", contact, "", "Please cancel my subscription."))), "queued", "cy@example.org", false)
 	o.want("empty mail to the contact address", o.take(contact, o.sign("example.org", o.mail("bob@example.org", contact, "", ""))), "queued", "bob@example.org", false)
-	for _, other := range []string{"postmaster@" + domain, "unsubscribe@example.org", "unsubscribe", "unsubscribe@" + domain + ".example", "u-x@" + domain} {
+	postmaster := "postmaster@" + domain
+	o.want("a question to the postmaster", o.take("Postmaster@"+domain, o.mail("cy@example.net", postmaster, "your mail", "Is this server yours?")), "queued", "", false)
+	o.want("stop to the postmaster", o.take(postmaster, o.sign("example.org", o.mail("dee@example.org", postmaster, "Unsubscribe me please", ""))), "opted_out", "dee@example.org", true)
+	for _, other := range []string{"webmaster@" + domain, "postmaster@example.org", "unsubscribe@example.org", "unsubscribe", "unsubscribe@" + domain + ".example", "u-x@" + domain} {
 		o.want(other, o.take(other, o.mail("a@example.org", other, "stop", "")), "not_ours", "", false)
 	}
 	// Without an envelope the header says for whom it was.
@@ -160,6 +167,27 @@ func TestAddresses(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	o.want("no envelope", r.Results[0], "opted_out", "cy@example.org", true)
+}
+
+// Whoever decides about a message that was too large to keep is told so: what was attached must be asked for.
+func TestTooLargeToKeep(t *testing.T) {
+	o := newOffice(t, nil)
+	r := o.take(at, o.mail("fred@example.org", at, "my order", "What does the picture show?"), func(r *optoutv1.SubmitReportRequest) { r.Truncated = true })
+	o.want("cut short", r, "queued", "", false)
+	if note := o.queue()[0].Evidence["note"]; !strings.Contains(note, "attached is gone") {
+		t.Errorf("it is not told: %q", note)
+	}
+}
+
+// Signed addresses outlive the mail domain that they were made at: they lie in mailboxes for years.
+func TestSignedAddressesOfAnOldMailDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	old := "old.example.com"
+	o.want("unsubscribe mail", o.take("u-"+o.token("ann@example.org", link.Unsubscribe)+"@"+old, o.mail("ann@example.org", "x", "", "")), "opted_out", "ann@example.org", true)
+	o.want("a bounce", o.take("b-"+o.token("bob@example.org", link.Bounce)+"@"+old, dsn("bob@example.org", "5.1.1")), "bounce", "bob@example.org", true)
+	for _, other := range []string{"u-" + o.token("cy@example.org", link.Bounce), "b-" + o.token("cy@example.org", link.Unsubscribe), "unsubscribe", "u-x"} {
+		o.want(other, o.take(other+"@"+old, o.mail("cy@example.org", "x", "stop", "")), "not_ours", "cy@example.org", false)
+	}
 }
 
 // Questions go to a person when the sender says to whom: whole, and only once in a circle.
@@ -187,10 +215,13 @@ func TestQuestionsAreForwarded(t *testing.T) {
 	refuse(550)
 	o.want("refused for good", o.take(at, o.mail("fred@example.org", at, "opening hours", "And on Mondays?")), "queued", "", false)
 	refuse(451)
-	_, err := o.feedback.SubmitReport(t.Context(), &optoutv1.SubmitReportRequest{Recipients: []string{at}, Message: []byte(o.mail("fred@example.org", at, "opening hours", "And on Tuesdays?"))})
-	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "--mail-out") {
-		t.Errorf("nobody has it, and what is told: %v", err)
+	later := o.mail("fred@example.org", at, "opening hours", "And on Tuesdays?")
+	later = strings.Replace(later, "Mon, 02 Mar 2026 10:00:00 +0000", time.Now().Format(time.RFC1123Z), 1)
+	if _, err := o.feedback.SubmitReport(t.Context(), &optoutv1.SubmitReportRequest{Recipients: []string{at}, Message: []byte(later)}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "--mail-out") {
+		t.Errorf("taken, though nobody has it: %v", err)
 	}
+	o.pass(25 * time.Hour) // before its writer's server gives up
+	o.want("a day later", o.take(at, later), "queued", "", false)
 }
 
 // Replies are off by default; when they are on, one says what was done, to nobody whose address is not proved, once a week.

@@ -105,7 +105,7 @@ func (l *Ledger) bounce(ctx context.Context, by By, s *Sender, keys *address.Key
 			return at, false, nil
 		}
 		if f.Failure == HardFailure {
-			if t.storm(label(e.Detail[detailDomain])) {
+			if t.storm(strings.ToLower(f.Domain), label(e.Detail[detailDomain])) {
 				if at := t.stormOf(key); at != 0 {
 					return at, false, nil
 				}
@@ -122,18 +122,18 @@ func (l *Ledger) bounce(ctx context.Context, by By, s *Sender, keys *address.Key
 	}, false)
 }
 
-// storm reports whether one more hard bounce of a domain is part of a storm.
-func (t *tx) storm(domain uint64) bool {
-	if domain == 0 {
+// storm reports whether one more hard bounce of a domain, whose keyed digest is given too, is part of a storm.
+func (t *tx) storm(domain string, digest uint64) bool {
+	if digest == 0 {
 		return false
 	}
 	before := 0
 	for i := range t.s.queue {
-		if e := &t.s.queue[i]; e.Kind != Decided && label(e.Detail[detailDomain]) == domain {
+		if e := &t.s.queue[i]; e.Kind != Decided && label(e.Detail[detailDomain]) == digest {
 			before++
 		}
 	}
-	return t.l.queue.storm(domain, t.now, before)
+	return t.l.queue.storm(digest, t.now, before, t.l.mailed.lately(domain, t.now))
 }
 
 // stormOf is the held bounce of an address that waits, also within this transaction; 0 when none does.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 func (w *world) queue(addr, source string) uint64 {
 	w.t.Helper()
 	o := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail, Evidence: map[string]string{"subject": "stop"}},
-		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source}))
+		ledger.QueueItem{Address: addr, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: source, Network: true}))
 	return o.Entry
 }
 
@@ -90,6 +91,32 @@ func TestQueueDecidesByItself(t *testing.T) {
 		t.Errorf("what the queue did cannot be voided: %v", err)
 	}
 	w.want("news", ann, "SEND")
+}
+
+// A clock that stood a year ahead for a while, and was put right, keeps nobody's mail waiting for a year.
+func TestQueueOutlivesAClockThatWasAhead(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.known(bob)
+	w.pass(365 * 24 * time.Hour)
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(-365 * 24 * time.Hour)
+	w.queue(bob, "192.0.2.0/24")
+	if behind := w.ClockBehind(); behind != 365*24*time.Hour {
+		t.Errorf("the clock is said to be %v behind", behind)
+	}
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided at once", n)
+	}
+	w.pass(ledger.DefaultQueueDelay - time.Minute)
+	if n := w.due(); n != 0 {
+		t.Errorf("%d decided too early", n)
+	}
+	w.pass(time.Minute)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided, want both", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
 }
 
 // More than a limit a day from one source, or far more than usual in all, waits for a person, the first of them too.
@@ -228,7 +255,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for i := range ledger.MaxPerSource {
 		w.queue(fmt.Sprintf("p%d@example.com", i), "192.0.2.0/24")
 	}
-	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24"}
+	item := ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved, Source: "192.0.2.0/24", Network: true}
 	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, item); !errors.Is(err, ledger.ErrQueueFull) {
 		t.Errorf("taken: %v", err)
 	}
@@ -319,6 +346,77 @@ func TestBounceStorm(t *testing.T) {
 	w.want("news", fmt.Sprintf("p%d@big.example", n), "SEND")
 	if l := bounce("big.example"); l.Kind != ledger.Undeliverable {
 		t.Error("held though everything was decided")
+	}
+}
+
+// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
+// that domain.
+func TestLargeMailingIsNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		mailed, bounced int
+		domain          string
+		later           time.Duration
+		want            bool
+	}{
+		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
+		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
+		"one in ten bounces":               {2000, 200, "big.example", 0, true},
+		"another domain was mailed":        {20000, 200, "other.example", 0, true},
+		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
+		"few are asked about all the time": {200, 200, "big.example", 0, true},
+	} {
+		w := newWorld(t)
+		for i := range 20000 {
+			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+		}
+		w.pass(c.later)
+		for i := range c.bounced {
+			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
+				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+		}
+		if storm := w.QueueStats().Storms > 0; storm != c.want {
+			t.Errorf("%s: held: %v", name, storm)
+		}
+		w.close()
+	}
+}
+
+// A storm or flood of yesterday is not what is usual today: that of a second day is held as the first.
+func TestFloodsDoNotBecomeUsual(t *testing.T) {
+	w := newWorld(t)
+	n, believed := 0, 0
+	day := func() (floodHeld int) {
+		believed = 0
+		for range 600 {
+			n++
+			addr := fmt.Sprintf("p%d@big.example", n)
+			o := w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(addr)}, ledger.Failed{Failure: ledger.HardFailure, Domain: "big.example"}))
+			if line, err := w.Line(w.ctx(), o.Entry); err != nil {
+				t.Fatal(err)
+			} else if line.Kind == ledger.Undeliverable {
+				believed++
+			}
+			w.queue(fmt.Sprintf("q%d@example.com", n), fmt.Sprintf("10.%d.%d.0/24", n/250, n%250))
+		}
+		var all []uint64
+		waiting := append(w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtStorm}}), w.listQueue(ledger.QueueFilter{Doubts: []ledger.Doubt{ledger.DoubtUnproved}})...)
+		for _, x := range waiting {
+			if all = append(all, x.Waiting.Position); x.Waiting.Held {
+				floodHeld++
+			}
+		}
+		for part := range slices.Chunk(all, ledger.MaxDecide) {
+			if _, _, err := w.Decide(w.ctx(), w.admin(), "", part, ledger.DecideDismiss, "a flood"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(24 * time.Hour)
+		return floodHeld
+	}
+	for i := range 3 {
+		if held := day(); held != 600 || believed != ledger.StormLeast {
+			t.Errorf("day %d: %d opt-outs held, %d bounces believed", i+1, held, believed)
+		}
 	}
 }
 
