@@ -70,7 +70,7 @@ func bring(b *testing.B, addr string, tokens []string) time.Duration {
 			}
 			defer c.Close()
 			for i := w; i < len(tokens); i += connections {
-				text := fmt.Sprintf("From: p%d@example.com\r\nSubject: unsubscribe\r\nAuto-Submitted: auto-replied\r\nMessage-ID: <%d@mail.example.com>\r\n\r\nApple Mail sent this email to unsubscribe\r\n", i, i)
+				text := fmt.Sprintf("From: p%d@example.com\r\nSubject: unsubscribe\r\nAuto-Submitted: auto-replied\r\nMessage-ID: <%d@mail.example.com>\r\nDate: Mon, 02 Mar 2026 10:00:00 +0000\r\n\r\nApple Mail sent this email to unsubscribe\r\n", i, i)
 				if err := c.SendMail("p@example.com", []string{"u-" + tokens[i] + "@" + floodDomain}, strings.NewReader(text)); err != nil {
 					b.Error(err)
 					return

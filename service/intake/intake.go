@@ -1,8 +1,9 @@
 // Package intake says what mail means that comes in: which addresses there are, and what a message to one of them records on the
 // ledger. Every way in ends here: SMTP, LMTP, IMAP, SubmitReport and submitted files.
 //
-// There are four kinds of addresses. A signed unsubscribe address (u-TOKEN@) says everything itself: the message to it is not even
-// read, for mail programs send any subject or none and mark such mail as automatic. At a signed return path (b-TOKEN@) reports of
+// There are four kinds of addresses. A signed unsubscribe address (u-TOKEN@) says everything itself: of the message to it only
+// Message-ID and Date are looked at, by which one is known that comes again, for mail programs send any subject or none and mark such
+// mail as automatic. At a signed return path (b-TOKEN@) reports of
 // failure count, for the one whose message it was. At fbl@ complaints count, when they carry a token of ours and a listed reporter
 // signed them. At unsubscribe@, stop@ and the sender's contact address people write in their own words: these count at once when
 // it is certain who wrote them and clear what they want; everything else waits in the review queue, or goes to a person.
@@ -267,7 +268,7 @@ func (in *Intake) count(r Result) Result {
 // press opts out whom a signed unsubscribe address names.
 func (in *Intake) press(ctx context.Context, b *box, m *message) Result {
 	to := b.to
-	by := ledger.By{Channel: ledger.ByMailto, Mailing: b.mailing, Evidence: m.evidence()}
+	by := ledger.By{Channel: ledger.ByMailto, Mailing: b.mailing, RequestID: m.pressID("press", to.Scope, to.Key), Evidence: m.evidence()}
 	o, err := in.o.Ledger.Press(ctx, by, to.Scope, to.Generation, to.Key)
 	return recorded(OptedOut, o, "signed address", err)
 }

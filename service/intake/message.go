@@ -124,6 +124,17 @@ func (m *message) reportID(parts ...any) string {
 	return requestID(or(m.identity(), hex.EncodeToString(m.Digest[:])), parts)
 }
 
+// pressID is requestID for a message to a signed address, which is not read but for its Message-ID and Date: without both it has no
+// identity, and counts each time.
+func (m *message) pressID(parts ...any) string {
+	head := m.Raw[:min(len(m.Raw), 64<<10)]
+	id, date := fieldOf(head, "message-id"), fieldOf(head, "date")
+	if id == "" || date == "" {
+		return ""
+	}
+	return requestID(id+" "+date, parts)
+}
+
 func requestID(identity string, parts []any) string {
 	if identity == "" {
 		return ""

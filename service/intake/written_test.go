@@ -313,3 +313,18 @@ func TestBySMTP(t *testing.T) {
 		}
 	}
 }
+
+// Mail to a signed address that is handed in again, after a later yes, is no later no; the same words anew are.
+func TestOldPresses(t *testing.T) {
+	o := newOffice(t, nil)
+	mailto := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
+	old := o.mail("bob@example.net", mailto, "unsubscribe", "")
+	o.want("pressed", o.take(mailto, old), "opted_out", "bob@example.net", true)
+	o.confirm("bob@example.net")
+	o.want("the same mail, from an archive", o.take(mailto, "Received: from somewhere\r\n"+old), "opted_out", "bob@example.net", false)
+	o.want("another", o.take(mailto, o.mail("bob@example.net", mailto, "unsubscribe", "")), "opted_out", "bob@example.net", true)
+	for range 2 { // nothing tells one from the other
+		o.confirm("bob@example.net")
+		o.want("without a Message-ID", o.take(mailto, "Subject: unsubscribe\r\n\r\n"), "opted_out", "bob@example.net", true)
+	}
+}
