@@ -51,8 +51,7 @@ func (l *Ledger) Bounce(ctx context.Context, by By, to Tokened, f Failed) (Outco
 	if !ok {
 		return Outcome{}, ErrNotFound
 	}
-	var keys address.Keys
-	keys.N, keys.Of[0] = 1, address.GenerationKeys{Generation: to.Generation, Suppression: to.Key}
+	keys := soleKey(to.Generation, to.Key)
 	return l.bounce(ctx, by, s, &keys, f, "")
 }
 

@@ -2,8 +2,6 @@ package ledger
 
 import (
 	"context"
-
-	"optout/service/address"
 )
 
 // Complain records that a recipient reported mail as spam; whoever calls has opened the token in that mail, and believes the
@@ -32,8 +30,7 @@ func (l *Ledger) Complain(ctx context.Context, by By, about Tokened) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	var keys address.Keys
-	keys.N, keys.Of[0] = 1, address.GenerationKeys{Generation: about.Generation, Suppression: about.Key}
+	keys := soleKey(about.Generation, about.Key)
 	return l.write(ctx, req, func(t *tx) (uint64, bool, error) {
 		e := Entry{Kind: Complained, Channel: by.Channel, Generation: about.Generation, Sender: s.Number, Scope: scope, Mailing: by.Mailing, Actor: by.Key,
 			Occurred: millis(by.Occurred), Key: about.Key}

@@ -83,8 +83,7 @@ func (l *Ledger) Press(ctx context.Context, by By, scope uint32, generation uint
 	if by.Channel == ByPage {
 		e.Flags |= FlagUndoable
 	}
-	var keys address.Keys
-	keys.N, keys.Of[0] = 1, address.GenerationKeys{Generation: generation, Suppression: key}
+	keys := soleKey(generation, key)
 	return l.optOut(ctx, by, e, &keys, nil)
 }
 

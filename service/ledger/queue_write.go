@@ -211,7 +211,7 @@ func (l *Ledger) undecided(ctx context.Context, e *Entry, d Decision) (undecided
 		return u, nil
 	}
 	u.done = Entry{Channel: ByMail, Generation: e.Generation, Sender: e.Sender, Scope: e.Scope, Mailing: e.Mailing, Occurred: e.Occurred, Key: e.Key, Ref: e.Position}
-	u.keys.N, u.keys.Of[0] = 1, address.GenerationKeys{Generation: e.Generation, Suppression: e.Key}
+	u.keys = soleKey(e.Generation, e.Key)
 	line := Line{Entry: *e}
 	if err := l.evidence(ctx, &line); err != nil {
 		return u, err

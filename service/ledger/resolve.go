@@ -155,6 +155,12 @@ func gather(record func(standing.Key) *standing.Record, members func(standing.Ke
 	}
 }
 
+// soleKey is what is known of an address that a token or an entry names by one key.
+func soleKey(generation uint16, key address.Key) (k address.Keys) {
+	k.N, k.Of[0] = 1, address.GenerationKeys{Generation: generation, Suppression: key}
+	return k
+}
+
 // checkText bounds a caller's text: valid UTF-8 without control characters (line feeds aside), at most limit characters.
 func checkText(field, s string, limit int, required bool) error {
 	if required && s == "" {
