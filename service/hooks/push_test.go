@@ -11,6 +11,7 @@ import (
 
 	"optout/service/hooks"
 	"optout/service/ledger"
+	"optout/service/providertest"
 )
 
 // Opt-outs from ALL are pushed, in order, once; nothing else is; and what we pushed and read back is no new no.
@@ -115,7 +116,7 @@ func TestUndoablePresses(t *testing.T) {
 		r.must(nil, err)
 		return o
 	}
-	undone, kept := press("undone@example.com"), press("kept@example.com")
+	kept, undone := press("kept@example.com"), press("undone@example.com")
 	r.sync("sendgrid")
 	if got := r.sendgrid.Addresses(""); len(got) != 0 || !kept.Undoable {
 		t.Errorf("%q", got)
@@ -185,6 +186,7 @@ func TestDrift(t *testing.T) {
 		r.list(kind, "there@example.com")
 		r.list(kind, "Back@Example.com")
 	}
+	r.sendgrid.Add(providertest.Listed{List: "spam_reports", Address: "there@example.com", Created: r.clock()}) // on two lists
 	r.stop("both@example.com")
 	r.stop("here@example.com")
 	r.stop("back@example.com")

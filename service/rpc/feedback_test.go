@@ -228,6 +228,7 @@ func TestFeedbackFaults(t *testing.T) {
 		"of nobody":                  {bounced(&optoutv1.RecordBounceRequest{Type: hard}), codes.InvalidArgument, "INVALID_ADDRESS", "address"},
 		"of no address":              {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: "secret"}), codes.InvalidArgument, "INVALID_ADDRESS", "address"},
 		"of success":                 {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: secret, Status: "2.1.1"}), codes.InvalidArgument, "INVALID_FIELD", "status"},
+		"of no known class":          {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: secret, Status: "6.1.1"}), codes.InvalidArgument, "INVALID_FIELD", "status"},
 		"of a bad status":            {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: secret, Status: "5.01.1"}), codes.InvalidArgument, "INVALID_FIELD", "status"},
 		"of words for a status":      {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: secret, Status: "5.1.1 secret"}), codes.InvalidArgument, "INVALID_FIELD", "status"},
 		"with too long a diagnostic": {bounced(&optoutv1.RecordBounceRequest{Type: hard, Address: secret, Diagnostic: long}), codes.InvalidArgument, "INVALID_FIELD", "diagnostic"},

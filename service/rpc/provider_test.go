@@ -81,7 +81,9 @@ func TestProviders(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range got {
-			n += len(m.Differences)
+			if n += len(m.Differences); len(m.Differences) > 500 {
+				t.Errorf("%d differences in one message", len(m.Differences))
+			}
 			for _, d := range m.Differences {
 				shown += d.Address
 			}
