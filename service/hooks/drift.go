@@ -37,7 +37,7 @@ type Drift struct {
 	Position uint64
 }
 
-// maxDrift bounds how many addresses of a provider are compared: 16 octets are held for each.
+// maxDrift bounds how many addresses of a provider are compared: 25 to 50 octets are held for each, twice for those on both sides.
 const maxDrift = 20_000_000
 
 // ErrTooMany: the provider's lists are longer than a comparison takes.
