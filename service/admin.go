@@ -55,13 +55,14 @@ func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 	count("optout_replays_total", "Requests that came again with the same request_id.", func() float64 { return float64(c.Replays.Load()) })
 	count("optout_anchor_failures_total", "Failures to write the tree head off the database.", func() float64 { return float64(c.AnchorFailures.Load()) })
 	gauge("optout_ledger_position", "The head of the ledger.", func() float64 { return float64(l.Position().Number) })
+	gauge("optout_clock_behind_seconds", "How far the clock is behind the newest entry: more than seconds mean that it stood wrong and was set back.", func() float64 { return l.ClockBehind().Seconds() })
 	gauge("optout_addresses", "Address keys that standing holds.", func() float64 { n, _ := l.Known(); return float64(n) })
 	gauge("optout_queue_messages", "Messages that wait in the review queue.", func() float64 { return float64(l.QueueStats().Waiting) })
 	gauge("optout_queue_held_messages", "Messages in the review queue that only a person decides, because too many came at once.", func() float64 { return float64(l.QueueStats().Held) })
 	gauge("optout_queue_storms", "Domains whose hard bounces have jumped and are held.", func() float64 { return float64(l.QueueStats().Storms) })
 	gauge("optout_queue_oldest_seconds", "How long the oldest message has waited in the review queue.", func() float64 {
 		if oldest := l.QueueStats().Oldest; !oldest.IsZero() {
-			return now().Sub(oldest).Seconds()
+			return max(0, now().Sub(oldest).Seconds())
 		}
 		return 0
 	})

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"optout/service/intake"
-	"optout/service/ledger"
 	"optout/service/mailauth"
 	"optout/service/mailin"
 	"optout/service/rpc"
@@ -94,13 +93,11 @@ func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, 
 	results := s.intake.Deliver(ctx, e, m.Recipients, "", message)
 	out := make([]rpc.Submitted, len(results))
 	for i, r := range results {
+		if errors.Is(r.Err, intake.ErrMailOut) { // first, for it may be a time-out, and not the caller's
+			return nil, rpc.ErrMailOut
+		}
 		if r.Err != nil {
-			for _, told := range []error{ledger.ErrQueueFull, ledger.ErrStorageFull, ledger.ErrClosed, context.Canceled, context.DeadlineExceeded} {
-				if errors.Is(r.Err, told) {
-					return nil, r.Err
-				}
-			}
-			return nil, fmt.Errorf("%w: %w", ledger.ErrStorageUnavailable, r.Err)
+			return nil, r.Err
 		}
 		out[i] = rpc.Submitted{Index: i, Outcome: string(r.Outcome), Entry: r.Entry, Why: r.Why}
 	}

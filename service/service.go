@@ -154,6 +154,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if behind := s.ledger.ClockBehind(); behind > time.Minute {
+		s.log.Warn("the clock is behind the newest entry: it is wrong, or it was when that was written; new entries take the newest one's time until the clock has reached it",
+			"behind", behind.Round(time.Second), "remedy", "see to the time service of this machine")
+	}
 	if err := s.bootstrap(ctx); err != nil {
 		return err
 	}

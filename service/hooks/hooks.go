@@ -50,8 +50,8 @@ type Server struct {
 	opt      Options
 	accounts []*runner
 	byID     map[string]*runner
-	// busy holds a token for each webhook request that is being read or recorded.
-	busy chan struct{}
+	// busy holds a token for each webhook request that is being recorded, large one for each with a large body.
+	busy, large chan struct{}
 }
 
 // runner is an account at work.
@@ -90,7 +90,7 @@ func New(o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Folder, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: o, byID: map[string]*runner{}, busy: make(chan struct{}, maxBusy)}
+	s := &Server{opt: o, byID: map[string]*runner{}, busy: make(chan struct{}, maxBusy), large: make(chan struct{}, maxBusy)}
 	for _, a := range all {
 		r := &runner{account: a, Server: s, api: make(chan struct{}, 1), pace: rate.NewLimiter(rate.Limit(o.CallsPerSecond), o.CallsPerSecond), status: Status{ID: a.id, Kind: string(a.kind), Sender: a.sender, Webhook: a.webhook, Poll: a.poll, Push: a.push}}
 		if a.webhook {
@@ -118,8 +118,12 @@ func (s *Server) Close() error {
 
 // Limits of webhook requests.
 const (
-	// maxBusy requests are read or recorded at once; more are asked to come again.
+	// maxBusy requests are recorded at once, and as many are large ones that are read; more are asked to come again.
 	maxBusy = 128
+	// smallBody is how many octets of a body are read without more ado: anybody can begin a request and be slow with it, and must not
+	// keep the providers out by that. Whoever has sent as many has largeTimeout for the rest.
+	smallBody    = 64 << 10
+	largeTimeout = 3 * time.Second
 	// recordTimeout is how long a batch may take to become durable. It goes on when the provider has hung up.
 	recordTimeout = 20 * time.Second
 	retryAfter    = "30"
@@ -150,20 +154,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "This address answers POST.")
 		return
 	}
-	select {
-	case s.busy <- struct{}{}:
-		defer func() { <-s.busy }()
-	default:
-		later(w)
-		return
-	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		answer(w, http.StatusUnsupportedMediaType, "Send it without Content-Encoding.")
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, provider.MaxBody))
+	body, done, err := s.body(w, r)
+	defer done()
 	var large *http.MaxBytesError
 	switch {
+	case errors.Is(err, provider.ErrLater):
+		later(w)
+		return
 	case errors.As(err, &large):
 		answer(w, http.StatusRequestEntityTooLarge, "It is larger than 1 MiB.")
 		return
@@ -171,9 +172,36 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, "It could not be read.")
 		return
 	}
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+	default:
+		later(w)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), recordTimeout)
 	defer cancel()
 	a.receive(ctx, w, &provider.Request{Header: r.Header, Body: body, At: s.opt.Now()})
+}
+
+// body reads a body; done gives back its place among the large ones. Errors: ErrLater, *http.MaxBytesError, those of the connection.
+func (s *Server) body(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
+	rest := http.MaxBytesReader(w, r.Body, provider.MaxBody)
+	body, err = io.ReadAll(io.LimitReader(rest, smallBody))
+	if err != nil || len(body) < smallBody {
+		return body, func() {}, err
+	}
+	select {
+	case s.large <- struct{}{}:
+		done = func() { <-s.large }
+	default:
+		return nil, func() {}, provider.ErrLater
+	}
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(largeTimeout)); err != nil {
+		return nil, done, err
+	}
+	more, err := io.ReadAll(rest)
+	return append(body, more...), done, err
 }
 
 // receive checks, records and answers one request.

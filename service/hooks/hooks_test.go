@@ -1,8 +1,11 @@
 package hooks_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"optout/service/hooks"
 	"optout/service/ledger"
 	"optout/service/provider"
 	"optout/service/providertest"
@@ -116,6 +120,29 @@ func TestABatchIsWholeOrRepeated(t *testing.T) {
 	}
 }
 
+// Anybody can begin requests and never end them: that keeps no provider out.
+func TestSlowRequestsKeepNobodyOut(t *testing.T) {
+	r := newRig(t, "")
+	for i := range 150 {
+		c, err := net.Dial("tcp", r.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /hooks/generic/generic HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\nExpect: 100-continue\r\n\r\n")
+		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") { // its body is waited for
+			t.Fatalf("request %d: %q, %v", i, line, err)
+		}
+	}
+	for i := range 10 {
+		r.tell(http.StatusOK, "sendgrid", "unsubscribe", fmt.Sprint("e", i), fmt.Sprintf("p%d@example.com", i))
+	}
+	large := []byte("[" + strings.Repeat(" ", 700<<10) + "]")
+	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(large, r.clock()), large); status != http.StatusOK {
+		t.Errorf("a large one: %d", status)
+	}
+}
+
 func TestRefusedRequests(t *testing.T) {
 	r := newRig(t, "")
 	before := r.size()
@@ -207,6 +234,20 @@ func TestMailgunTokens(t *testing.T) {
 	}
 }
 
+// Tokens that cannot be read are not forgotten in silence: the service does not start without them.
+func TestDamagedTokens(t *testing.T) {
+	r := newRig(t, "")
+	r.tell(http.StatusOK, "mailgun", "unsubscribe", "m1", "a@example.com")
+	path := filepath.Join(r.dir, "providers", "mailgun.tokens")
+	text, err := os.ReadFile(path)
+	r.must(nil, err)
+	r.write("providers/mailgun.tokens", strings.Repeat("\x00", 100<<10)+string(text))
+	_, err = hooks.New(hooks.Options{Ledger: r.Ledger, Config: filepath.Join(r.dir, "providers.yaml"), Folder: filepath.Join(r.dir, "providers"), Now: r.clock, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("%v, want an error that names %s and the remedy", err, path)
+	}
+}
+
 // Groups have the scope of their topic; a resubscription lifts nothing; soft bounces count as days, not as events.
 func TestScopes(t *testing.T) {
 	r := newRig(t, "")
@@ -248,11 +289,30 @@ func TestUnreadableEvents(t *testing.T) {
 	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusOK || r.denials("news", "fine@example.com") == "" {
 		t.Errorf("%d, %q", status, r.denials("news", "fine@example.com"))
 	}
+	body = []byte(`[{"email":"x@example.com","event":"unsubscribe","sg_event_id":"5\u0007"},{"email":"last@example.com","event":"unsubscribe","sg_event_id":"6"}]`)
+	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusBadRequest || r.denials("news", "last@example.com") == "" {
+		t.Errorf("an id that no record takes: %d, %q: repeating it would be in vain", status, r.denials("news", "last@example.com"))
+	}
 }
 
-// Two addresses whose events have the same id are both heard.
+// A provider of which no webhook is set up has no address for one.
+func TestNoWebhook(t *testing.T) {
+	r := newRig(t, "")
+	r.write("providers.yaml", `providers: [{id: mailgun, kind: mailgun, api_url: "`+r.mailgun.URL+`", api_key_file: mg, domain: mg.example.com}]`)
+	r.reopen()
+	r.tell(http.StatusNotFound, "mailgun", "unsubscribe", "m1", "a@example.com")
+}
+
+// Two addresses whose events have the same id are both heard, and so are events of several kinds: a program of one's own may give
+// the id of the person.
 func TestOneIDForTwo(t *testing.T) {
 	r := newRig(t, "")
+	for _, what := range []string{"soft-bounce", "complaint", "unsubscribe"} {
+		r.tell(http.StatusOK, "generic", what, "person-42", "c@example.com")
+	}
+	if d := r.denials("news", "c@example.com"); !strings.Contains(d, "OPTED_OUT") {
+		t.Errorf("the unsubscribe is not heard: %q", d)
+	}
 	for range 2 {
 		for _, addr := range []string{"a@example.com", "b@example.com"} {
 			r.tell(http.StatusOK, "sendgrid", "unsubscribe", "same", addr)

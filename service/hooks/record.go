@@ -96,13 +96,13 @@ func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (st
 	}
 	o, err := a.write(ctx, e, by, identity, scope, history)
 	if errors.Is(err, ledger.ErrRequestIDReused) && !e.Listed {
-		// The provider has given one id to two things: to events of two addresses, or the configuration said another scope when it
-		// came first. What is about another address must not be lost.
+		// The provider has given one id to two things: to events of two addresses, or of two kinds; or the configuration said another
+		// scope when it came first. What is about another address, or says something else, must not be lost.
 		key, _, keyErr := a.opt.Ledger.AddressKey(a.opt.Ledger.Registry().Sender(a.sender), e.Address)
 		if keyErr != nil {
 			return "", keyErr
 		}
-		o, err = a.write(ctx, e, by, identity+"/"+key.String(), scope, history)
+		o, err = a.write(ctx, e, by, identity+"/"+key.String()+"/"+e.What.String(), scope, history)
 	}
 	if err != nil {
 		return "", err

@@ -13,6 +13,7 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/ledger"
 	"optout/service/link"
 	"optout/service/mailtest"
 )
@@ -89,7 +90,8 @@ func TestForgedStorm(t *testing.T) {
 	o := newOffice(t, nil)
 	daemon := fromHost("203.0.113.9", "mx.evil.example", "")
 	bounce := func(addr, named string) *optoutv1.SubmitResult {
-		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, dsn(named, "5.1.1"), daemon)
+		o.n++ // each is another report
+		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, fmt.Sprintf("Message-ID: <%d@mx.evil.example>\r\n", o.n)+dsn(named, "5.1.1"), daemon)
 	}
 	for i := range 60 {
 		bounce(fmt.Sprintf("m%d@evil.example", i), fmt.Sprintf("m%d@example.net", i))
@@ -101,6 +103,40 @@ func TestForgedStorm(t *testing.T) {
 	}
 	if n := len(o.queue()) - before; n != 1 {
 		t.Errorf("one address waits %d times", n)
+	}
+}
+
+func truncated(r *optoutv1.SubmitReportRequest) { r.Truncated = true }
+
+// A part of a message neither proves nor disproves who wrote it: its signature is of the whole.
+func TestPartsProveNothing(t *testing.T) {
+	o := newOffice(t, nil)
+	whole := o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "unsubscribe")+"Ann\r\n")
+	o.want("a part", o.take(at, strings.TrimSuffix(whole, "Ann\r\n"), truncated), "queued", "ann@example.org", false)
+	if q := o.queue(); len(q) != 1 || q[0].Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED {
+		t.Errorf("%v", q)
+	}
+}
+
+// What comes from one network is one flood, however many hosts of it bring it.
+func TestFloodOfANetwork(t *testing.T) {
+	for name, c := range map[string]struct {
+		host string
+		held bool
+	}{
+		"one IPv4 /24": {"203.0.113.%d", true}, "several": {"203.0.%d.1", false},
+		"one IPv6 /48": {"2001:db8:1:%d::1", true}, "several of IPv6": {"2001:db8:%d::1", false},
+	} {
+		o := newOffice(t, func(c *service.Config) { c.Inbound.SourceLimit = 2 })
+		for i := range 3 {
+			addr := fmt.Sprintf("p%d@example.net", i)
+			o.take(at, o.mail(addr, at, "stop", ""), fromHost(fmt.Sprintf(c.host, i+1), "mx.example.net", addr))
+		}
+		for _, q := range o.queue() {
+			if q.Held != c.held {
+				t.Errorf("%s: held %v, want %v", name, q.Held, c.held)
+			}
+		}
 	}
 }
 
@@ -116,4 +152,31 @@ func TestContactAddressInAMailDomain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.want("unsubscribe@ of the first", o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "", ""))), "opted_out", "ann@example.org", true)
+}
+
+// Some providers, Microsoft for one, sign From and Subject but not To. What their own host brings, or a trusted server vouches for, is
+// as certain as if they did not sign at all.
+func TestSignatureWithoutTo(t *testing.T) {
+	o := newOffice(t, func(c *service.Config) { c.Inbound.AuthservIDs = []string{"mx.example.com"} })
+	o.dns.TXT("example.org", "v=spf1 ip4:192.0.2.1 -all")
+	signed := func(addr string) string {
+		return o.sign("example.org", o.mail(addr, at, "unsubscribe", "unsubscribe"), "From", "Date", "Subject", "Message-ID", "Content-Type", "MIME-Version")
+	}
+	o.want("from its own host", o.take(at, signed("p1@example.org"), fromHost("192.0.2.1", "mx.example.org", "p1@example.org")), "opted_out", "p1@example.org", true)
+	o.want("vouched for", o.take(at, "Authentication-Results: mx.example.com; dmarc=pass header.from=example.org\r\n"+signed("p2@example.org")), "opted_out", "p2@example.org", true)
+	o.want("forwarded by her provider for another customer", o.take(at, o.sign("example.org", o.mail("p4@example.org", "bob@example.org", "unsubscribe", "unsubscribe")), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p4@example.org", false)
+	o.want("forwarded unsigned", o.take(at, o.mail("p5@example.org", "bob@example.org", "unsubscribe", "unsubscribe"), fromHost("192.0.2.1", "mx.example.org", "bob+forward@example.org")), "queued", "p5@example.org", false)
+	o.want("sent on by another host", o.take(at, signed("p3@example.org")), "queued", "p3@example.org", false)
+}
+
+// Who writes from a domain cannot use up what others of it may bring: where it is not known from where mail comes, only the message says
+// so. A mailbox with years of mail is read to its end, too.
+func TestManyOfOneDomain(t *testing.T) {
+	o := newOffice(t, nil)
+	for i := range ledger.MaxPerSource + 1 {
+		r := o.take(at, o.mail(fmt.Sprintf("p%d@example.net", i), at, "opening hours", "When is your shop open on Sundays?"), fromHost("", "", ""))
+		if r.Outcome != optoutv1.SubmitOutcome_SUBMIT_OUTCOME_QUEUED {
+			t.Fatalf("message %d: %v", i, r)
+		}
+	}
 }

@@ -13,7 +13,7 @@ type kind uint8
 const (
 	// wordsBox: unsubscribe@ and stop@, which say themselves that mail is to stop.
 	wordsBox kind = iota
-	// contactBox: the sender's contact address, to which people write about anything.
+	// contactBox: the sender's contact address and postmaster@, to which people write about anything.
 	contactBox
 	unsubscribeBox
 	bounceBox
@@ -39,6 +39,8 @@ const (
 	localFBL     = "fbl"
 	localStop    = "stop"
 	localUnsub   = "unsubscribe"
+	// localPostmaster is an address that every domain with mail must take (RFC 5321 section 4.5.1).
+	localPostmaster = "postmaster"
 )
 
 // box reads an address of ours. Case does not matter in any of them.
@@ -49,6 +51,9 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 		return nil, false
 	}
 	local, domain := rcpt[:at], rcpt[at+1:]
+	if b := in.signed(rcpt, local); b != nil {
+		return b, true
+	}
 	reg := in.o.Ledger.Registry()
 	var owners, contacts []string
 	for _, s := range reg.Senders() {
@@ -72,16 +77,27 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 		b.kind = wordsBox
 	case local == localFBL:
 		b.kind = feedbackBox
-	case strings.HasPrefix(local, link.MailPrefix):
-		b.kind = unsubscribeBox
-		return b, in.open(b, local[len(link.MailPrefix):], link.Unsubscribe)
-	case strings.HasPrefix(local, bouncePrefix):
-		b.kind = bounceBox
-		return b, in.open(b, local[len(bouncePrefix):], link.Bounce)
+	case local == localPostmaster:
+		b.kind = contactBox
 	default:
 		return nil, false
 	}
 	return b, true
+}
+
+// signed reads a signed address; nil when it is none. A token names its sender itself, so it counts at whatever domain: such addresses
+// lie in people's mailboxes for years, also after the mail domain was changed.
+func (in *Intake) signed(rcpt, local string) *box {
+	b := &box{address: rcpt}
+	if token, ok := strings.CutPrefix(local, link.MailPrefix); ok && in.open(b, token, link.Unsubscribe) {
+		b.kind = unsubscribeBox
+		return b
+	}
+	if token, ok := strings.CutPrefix(local, bouncePrefix); ok && in.open(b, token, link.Bounce) {
+		b.kind = bounceBox
+		return b
+	}
+	return nil
 }
 
 // reserved reports whether a local part has a meaning of its own in every mail domain.
@@ -89,7 +105,7 @@ func reserved(local string) bool {
 	return local == localStop || local == localUnsub || local == localFBL || strings.HasPrefix(local, link.MailPrefix) || strings.HasPrefix(local, bouncePrefix)
 }
 
-// open opens a token into b; whose domain it stands at does not matter, for it names its sender itself.
+// open opens a token into b.
 func (in *Intake) open(b *box, token string, purposes ...link.Purpose) bool {
 	for _, p := range purposes {
 		t, err := in.o.Ring().Open(token, p)
@@ -118,7 +134,7 @@ func (in *Intake) named(tokens []string) (b *box, sure bool) {
 		}
 		if b == nil {
 			b, sure = x, true
-		} else if x.to.Key != b.to.Key || x.sender != b.sender {
+		} else if x.to.Key != b.to.Key { // which is of one sender too
 			sure = false
 		}
 	}

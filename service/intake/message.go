@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/mail"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"optout/service/mailauth"
@@ -58,6 +60,12 @@ func (m *message) auth(ctx context.Context, c *mailauth.Checker) *mailauth.Verdi
 	return m.verdict
 }
 
+// sentBefore reports whether the message says that it was sent before a moment.
+func (m *message) sentBefore(t time.Time) bool {
+	sent, err := mail.ParseDate(fieldOf(m.Raw[:min(len(m.Raw), 64<<10)], "date"))
+	return err == nil && sent.Before(t)
+}
+
 // evidence is what identifies the message and where it came from; nothing of what a person wrote.
 func (m *message) evidence() map[string]string {
 	e := map[string]string{"digest": hex.EncodeToString(m.Digest[:])}
@@ -77,8 +85,8 @@ func (m *message) evidence() map[string]string {
 }
 
 // source is by what floods are told: the network that the message came from. Where that is not known, as with mailboxes, all are
-// one source but for the domain that they say they are from.
-func (m *message) source() string {
+// one source but for the domain that they say they are from; network is false then.
+func (m *message) source() (name string, network bool) {
 	if a := m.origin; a.IsValid() {
 		bits := 24
 		if a.Is6() {
@@ -86,10 +94,10 @@ func (m *message) source() string {
 		}
 		p, err := a.Prefix(bits)
 		if err == nil {
-			return p.String()
+			return p.String(), true
 		}
 	}
-	return "domain " + domainOf(m.words().From)
+	return "domain " + domainOf(m.words().From), false
 }
 
 // identity is a digest of what its writer wrote, the same for every copy of the message whatever way it took; "" when the message
@@ -108,13 +116,23 @@ func (m *message) identity() string {
 
 // requestID makes a write about the message idempotent: the same message asks for the same once. It is empty when the message has
 // no identity; the write must then be harmless to repeat.
-func (m *message) requestID(parts ...any) string {
-	id := m.identity()
-	if id == "" {
+func (m *message) requestID(parts ...any) string { return requestID(m.identity(), parts) }
+
+// reportID is requestID for a report of a program. One without a Message-ID, as qmail writes, is known by its octets: to count one
+// failure again on another day is worse than to miss another whose report is the same to the second.
+func (m *message) reportID(parts ...any) string {
+	return requestID(or(m.identity(), hex.EncodeToString(m.Digest[:])), parts)
+}
+
+func requestID(identity string, parts []any) string {
+	if identity == "" {
 		return ""
 	}
-	h := sha256.Sum256(fmt.Append([]byte(id), parts...))
-	return "mail-" + hex.EncodeToString(h[:16])
+	h := sha256.New()
+	for _, p := range append([]any{identity}, parts...) {
+		fmt.Fprintf(h, "%q\n", fmt.Sprint(p)) // quoted, so that they cannot run into one another
+	}
+	return "mail-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // headerEnd is where the header ends; -1 when it does not.

@@ -27,6 +27,9 @@ type Relay struct {
 // relayTimeout bounds a whole delivery.
 const relayTimeout = 30 * time.Second
 
+// ErrMailOut: the server behind --mail-out takes nothing for now; what it is to pass on must come again.
+var ErrMailOut = errors.New("--mail-out")
+
 var (
 	// errRefused: the server refuses the message for good.
 	errRefused = errors.New("the server behind --mail-out refuses it")
@@ -38,7 +41,7 @@ var (
 const loopField = "X-Optout-Forwarded"
 
 // Forward passes a message on as it is, to one address, with the null return path: nobody waits for its bounce. Its content is not
-// touched, so its signatures hold. It returns when the server has taken it. Errors: errLoop, errRefused, others may pass.
+// touched, so its signatures hold. It returns when the server has taken it. Errors: errLoop, errRefused, ErrMailOut.
 func (r *Relay) Forward(ctx context.Context, to string, raw []byte) error {
 	end := max(headerEnd(raw), 0)
 	if fieldOf(raw[:end], "x-optout-forwarded") != "" {
@@ -52,14 +55,14 @@ func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.Address)
 	if err != nil {
-		return fmt.Errorf("--mail-out: %w", err)
+		return fmt.Errorf("%w: %w", ErrMailOut, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	c, err := r.greet(conn)
 	if err != nil {
 		conn.Close()
-		return fmt.Errorf("--mail-out: %w", err)
+		return fmt.Errorf("%w: %w", ErrMailOut, err)
 	}
 	defer c.Close()
 	err = c.SendMail("", []string{to}, message)
@@ -68,15 +71,15 @@ func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error
 	case errors.As(err, &answer) && answer.Code >= 500:
 		return fmt.Errorf("%w: %d", errRefused, answer.Code)
 	case answer != nil: // its words may name the recipient
-		return fmt.Errorf("--mail-out: the server answers %d", answer.Code)
+		return fmt.Errorf("%w: the server answers %d", ErrMailOut, answer.Code)
 	case err != nil:
-		return fmt.Errorf("--mail-out: %w", err)
+		return fmt.Errorf("%w: %w", ErrMailOut, err)
 	}
 	_ = c.Quit() // the message is taken; how the connection ends is of no matter
 	return nil
 }
 
-// greet makes a session, with TLS where the server offers it or is not on this machine.
+// greet makes a session, without TLS only on this machine.
 func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 	host, _, err := net.SplitHostPort(r.Address)
 	if err != nil {
@@ -91,5 +94,9 @@ func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 		config = r.TLS.Clone()
 	}
 	config.ServerName = host
-	return smtp.NewClientStartTLS(conn, config)
+	c, err := smtp.NewClientStartTLS(conn, config)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Hello(r.Hostname) // the library has called itself localhost up to here
 }

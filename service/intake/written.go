@@ -3,7 +3,9 @@ package intake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"optout/service/ledger"
 	"optout/service/mailauth"
@@ -92,15 +94,23 @@ type writer struct {
 	token *box
 	// doubt is why that is not certain; empty when it is.
 	doubt ledger.Doubt
-	// source is by what a flood of theirs is told.
-	source string
+	// source is by what a flood of theirs is told; network is false when it is only what the message says of itself.
+	source  string
+	network bool
+}
+
+// writer is whoever wrote a message, of whom nothing is known yet.
+func (m *message) writer() (w writer) {
+	w.source, w.network = m.source()
+	return w
 }
 
 // quoted finds out who wrote by a token of ours that the message quotes: it names the address that was mailed, and whoever holds it
 // could press the link in the same message (RFC 8058 section 6).
 func (in *Intake) quoted(m *message) writer {
 	token, sure := in.named(m.words().Tokens)
-	w := writer{token: token, source: m.source()}
+	w := m.writer()
+	w.token = token
 	if token != nil && !sure {
 		w.doubt = ledger.DoubtUnclear // it quotes mail to several people
 	}
@@ -109,11 +119,11 @@ func (in *Intake) quoted(m *message) writer {
 
 // author finds out who wrote without a token: the address in From, when its domain vouches for it.
 func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
-	w := writer{source: m.source()}
+	w := m.writer()
 	v := m.auth(ctx, in.o.Auth)
 	switch {
 	case v.Result == mailauth.Proved && lower(v.From) == lower(m.words().From) && in.toUs(v, b, m): // two readers, one address
-		w.source = "address " + lower(v.From)
+		w.source, w.network = "address "+lower(v.From), true
 	case v.Result == mailauth.Disproved:
 		w.doubt = ledger.DoubtForged
 	default: // also when DNS does not answer: who opts out must not depend on it
@@ -124,13 +134,13 @@ func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
 
 // toUs reports whether what was proved was written to us. A DKIM signature proves who wrote a message, not that they wrote it to
 // us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
-// must name the address: Cc, Delivered-To and the like anybody can add on the way. An SPF pass is of the host that brought the message.
+// must name the address: Cc, Delivered-To and the like anybody can add on the way. SPF proves that the author's own provider sent it here,
+// perhaps because another of its customers has their mail forwarded here: so some field must name the address, as a forward does not.
 func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
-	if v.By == "spf" {
-		return true
+	named := func(all []string) bool {
+		return slices.ContainsFunc(all, func(a string) bool { return lower(a) == b.address })
 	}
-	named := slices.ContainsFunc(m.words().To, func(a string) bool { return lower(a) == b.address })
-	return named && (v.Signed || v.By == "authserv-id")
+	return v.Sent && named(m.words().Recipients) || (v.Signed || v.Vouched) && named(m.words().To)
 }
 
 // said is the evidence of a message in a person's own words.
@@ -145,9 +155,12 @@ func (m *message) said() map[string]string {
 
 // queue puts a message to a sender into the review queue.
 func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, w writer, claim ledger.Claim) Result {
-	item := ledger.QueueItem{Sender: sender, Claim: claim, Doubt: w.doubt, Source: w.source, Address: m.words().From}
+	item := ledger.QueueItem{Sender: sender, Claim: claim, Doubt: w.doubt, Source: w.source, Network: w.network, Address: m.words().From}
 	by := ledger.By{Channel: ledger.ByMail, Evidence: m.said()}
 	by.Evidence["words"] = fit(m.words().Own)
+	if !m.whole() {
+		by.Evidence["note"] = fmt.Sprintf("the message was too large to keep: only its first %d octets were read, and what was attached is gone", len(m.Raw))
+	}
 	var about ledger.Tokened
 	if w.token != nil {
 		s, _, _, _ := in.o.Ledger.Registry().Scope(w.token.to.Scope)
@@ -156,13 +169,22 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 		item.Sender, item.Token, item.Address, by.Mailing, about = w.token.sender, &to, "", w.token.mailing, to
 	}
 	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, about.Key)
+	return in.enqueue(ctx, by, item)
+}
+
+// enqueue queues an item, without its address where that is none that anybody could be mailed at: a person may know what it means.
+func (in *Intake) enqueue(ctx context.Context, by ledger.By, item ledger.QueueItem) Result {
 	o, err := in.o.Ledger.Queue(ctx, by, item)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		item.Address = ""
 		o, err = in.o.Ledger.Queue(ctx, by, item)
 	}
-	return recorded(Queued, o, "waits for review: "+string(w.doubt), err)
+	return recorded(Queued, o, "waits for review: "+string(item.Doubt), err)
 }
+
+// patience is for how long a question whose way on is barred is asked to come again later. Its writer's server gives up after some
+// days; before that the queue takes it.
+const patience = 24 * time.Hour
 
 // question passes on what is for a person to read, or queues it: it is never lost.
 func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
@@ -172,10 +194,12 @@ func (in *Intake) question(ctx context.Context, b *box, m *message) Result {
 		if err == nil {
 			return Result{Outcome: Forwarded, Why: "a question"}
 		}
-		if !errors.Is(err, errLoop) && !errors.Is(err, errRefused) {
+		if errors.Is(err, ErrMailOut) && !m.sentBefore(in.o.Now().Add(-patience)) {
 			return failed(err)
 		}
 		in.o.Log.Warn("a question could not be passed on; it waits in the review queue", "sender", s.Name, "error", err)
 	}
-	return in.queue(ctx, b.sender, b, m, writer{doubt: ledger.DoubtUnread, source: m.source()}, ledger.ClaimMessage)
+	w := m.writer()
+	w.doubt = ledger.DoubtUnread
+	return in.queue(ctx, b.sender, b, m, w, ledger.ClaimMessage)
 }

@@ -99,11 +99,11 @@ func checkMailDomain(s string) error {
 	return nil
 }
 
-// checkMailbox checks an address of the organisation itself, which is no personal data.
+// checkMailbox checks an address of the organisation itself, which is no personal data. It is ASCII, for servers name it so.
 func checkMailbox(field string) func(string) error {
 	return func(s string) error {
-		if _, err := address.Parse(s); err != nil {
-			return invalid(field, "it must be one mail address without a name", "for example help@example.com")
+		if _, err := address.Parse(s); err != nil || !isASCII(s) {
+			return invalid(field, "it must be one mail address in ASCII, without a name", "for example help@example.com; a domain such as exämple.com as xn--exmple-cua.com")
 		}
 		return nil
 	}

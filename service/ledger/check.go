@@ -150,7 +150,9 @@ func (l *Ledger) checkOne(ctx context.Context, req *CheckRequest, q *question, a
 	}
 	if !v.Send {
 		l.stats.Refused.Add(1)
+		return nil
 	}
+	l.mailed.cleared(&sc.addr, &v.Key, q.now)
 	return nil
 }
 

@@ -42,3 +42,15 @@ func TestBasesOfLinks(t *testing.T) {
 		t.Error("no public URL at all is taken as the default")
 	}
 }
+
+// Mail in takes ASCII addresses (RFC 6531 is not offered), so an address of the organisation in another spelling would never get any.
+func TestAddressesOfTheOrganisation(t *testing.T) {
+	w := newWorld(t)
+	for addr, ok := range map[string]bool{"help@example.com": true, "Help@xn--exmple-cua.com": true, "": true, "help@exämple.com": false, "hülfe@example.com": false, "Help <help@example.com>": false} {
+		for field, s := range map[string]ledger.SenderSettings{"contact": {ContactAddress: &addr}, "forward": {ForwardAddress: &addr}} {
+			if _, err := w.UpdateSender(w.ctx(), w.admin(), "", s); (err == nil) != ok {
+				t.Errorf("%s %q: %v", field, addr, err)
+			}
+		}
+	}
+}

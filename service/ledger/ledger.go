@@ -63,6 +63,7 @@ type Ledger struct {
 	persons  *standing.Persons
 	registry atomic.Pointer[Registry]
 	queue    *queue
+	mailed   *mailed
 	head     atomic.Uint64 // published: every later check sees all entries up to here
 	lastAt   atomic.Int64  // time of the newest entry, unix ms: the clock never runs back behind it
 	scratch  sync.Pool
@@ -96,7 +97,7 @@ func Open(ctx context.Context, store Store, opt Options) (*Ledger, error) {
 		return nil, err
 	}
 	opt.QueueDelay = cmp.Or(opt.QueueDelay, DefaultQueueDelay)
-	l := &Ledger{store: store, opt: opt, id: tip.LedgerID, queue: newQueue(cmp.Or(opt.SourceLimit, DefaultSourceLimit)), table: standing.New(), persons: standing.NewPersons(),
+	l := &Ledger{store: store, opt: opt, id: tip.LedgerID, queue: newQueue(cmp.Or(opt.SourceLimit, DefaultSourceLimit)), mailed: newMailed(), table: standing.New(), persons: standing.NewPersons(),
 		proposals: make(chan *proposal, maxBatch), quit: make(chan struct{}), stopped: make(chan struct{}), done: make(chan struct{})}
 	l.scratch.New = func() any { return newScratch() }
 	if err := checkAnchor(ctx, store, tip, opt.Anchor); err != nil {
@@ -311,6 +312,12 @@ func (l *Ledger) anchorLoop() {
 
 // now is the wall clock in unix milliseconds, never behind the newest entry: a clock set back revives no consent.
 func (l *Ledger) now() int64 { return max(l.opt.Now().UnixMilli(), l.lastAt.Load()) }
+
+// ClockBehind is how far the wall clock is behind the newest entry, whose time new entries take meanwhile; 0 when it is not. More than
+// seconds of it mean that the clock stood wrong and was set back.
+func (l *Ledger) ClockBehind() time.Duration {
+	return max(0, time.UnixMilli(l.lastAt.Load()).Sub(l.opt.Now()))
+}
 
 // atLeast waits until the ledger has reached p.
 func (l *Ledger) atLeast(ctx context.Context, p Position) error {

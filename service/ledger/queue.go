@@ -54,12 +54,15 @@ const (
 	DefaultSourceLimit = 20
 	// floodLeast is how many opt-outs in doubt a day may have at least, whatever is usual, before they wait for a person.
 	floodLeast = 100
-	// MaxPerSource is how many messages of one source the queue takes within a day; more are to be tried again later.
+	// MaxPerSource is how many messages of one network the queue takes within a day; more are to be tried again later.
 	MaxPerSource = 1000
 	// MaxWaiting is how many the queue holds; more are to be tried again later.
 	MaxWaiting = 1_000_000
 	// StormLeast is how many hard bounces a domain may have on one day at least, whatever is usual there, before more are held.
 	StormLeast = 50
+	// StormPercent is of how many in a hundred who were mailed a domain may bounce on a day without being a storm, whatever is usual:
+	// a first mailing, or one a month, meets that many mailboxes that are gone.
+	StormPercent = 3
 )
 
 // Waiting is one message in the queue that nobody has decided yet.
@@ -172,7 +175,7 @@ func (q *queue) arrived(w *Waiting, at int64) {
 	if w.Claim != ClaimOptOut {
 		return
 	}
-	if q.all.on(at); q.all.today == 0 {
+	if q.all.on(at, floodLeast); q.all.today == 0 {
 		q.today, q.flood = nil, false
 	}
 	q.all.today++
@@ -182,12 +185,14 @@ func (q *queue) arrived(w *Waiting, at int64) {
 		q.today = q.today[:0]
 	}
 	from, optOuts := q.recent[w.source], 0
-	for _, a := range from {
-		if a.optOut { // questions from the same place, of which there may be many every day, are no flood
+	for i := len(from) - 1; i >= 0 && optOuts < q.sourceLimit+2; i-- {
+		if from[i].optOut { // questions from the same place, of which there may be many every day, are no flood
 			optOuts++
 		}
 	}
-	if w.source != 0 && optOuts > q.sourceLimit {
+	switch {
+	case w.source == 0 || optOuts <= q.sourceLimit:
+	case optOuts == q.sourceLimit+1:
 		q.hold(func(yield func(uint64) bool) {
 			for _, a := range from {
 				if !yield(a.position) {
@@ -195,6 +200,8 @@ func (q *queue) arrived(w *Waiting, at int64) {
 				}
 			}
 		})
+	default: // the others are held already
+		w.Held = true
 	}
 }
 
@@ -219,7 +226,7 @@ func (q *queue) bounced(domain uint64, at int64) {
 		u = &usual{}
 		q.bounces[domain] = u
 	}
-	u.on(at)
+	u.on(at, StormLeast)
 	u.today++
 }
 
@@ -235,14 +242,15 @@ func (q *queue) sweep(at int64) {
 		}
 	}
 	for d, u := range q.bounces {
-		if u.on(at); u.idle() {
+		if u.on(at, StormLeast); u.idle() {
 			delete(q.bounces, d)
 		}
 	}
 }
 
-// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it.
-func (q *queue) storm(domain uint64, at int64, before int) bool {
+// storm reports whether one more hard bounce of a domain is part of a storm, more of them being about to be committed before it, and
+// about so many of its addresses having been mailed.
+func (q *queue) storm(domain uint64, at int64, before, mailed int) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
 	if q.storms[domain] > 0 {
@@ -252,8 +260,9 @@ func (q *queue) storm(domain uint64, at int64, before int) bool {
 	if known := q.bounces[domain]; known != nil {
 		u = *known
 	}
-	u.on(at)
-	return u.many(u.today+uint32(before)+1, StormLeast)
+	u.on(at, StormLeast)
+	n := u.today + uint32(before) + 1
+	return u.many(n, StormLeast) && 100*int(n) > StormPercent*mailed
 }
 
 // stormOf is the held bounce of an address that waits; 0 when none does.
@@ -263,7 +272,7 @@ func (q *queue) stormOf(key address.Key) uint64 {
 	return q.stormy[key]
 }
 
-// full reports whether the queue takes no more of a source.
+// full reports whether the queue takes no more of a source, or at all.
 func (q *queue) full(source uint64, at int64) bool {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
@@ -307,6 +316,18 @@ func (q *queue) holdOne(position uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.hold(slices.Values([]uint64{position}))
+}
+
+// rewind brings near what is due later than the delay allows, because the clock stood ahead when it was queued and was put right since:
+// it waits the delay from now. The entry keeps its time, so after a restart it waits anew.
+func (q *queue) rewind(now time.Time, delay time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, w := range q.waiting {
+		if !w.Due.IsZero() && w.Due.Sub(now) > delay {
+			w.Due = now.Add(delay)
+		}
+	}
 }
 
 // label reads the keyed digest of a source or domain; 0 for none.

@@ -25,6 +25,9 @@ type QueueItem struct {
 	// Source is by what a flood is told: the network that it came from, or the address that is proved to have written. Only a keyed
 	// digest of it is kept.
 	Source string
+	// Network: Source is a network that mail came from, or a proved address, and may bring MaxPerSource messages within a day. What a
+	// message only says of itself is not bounded so: anybody could use up what another may bring.
+	Network bool
 	// Detail is what is not personal, such as a status code.
 	Detail map[string]string
 }
@@ -39,7 +42,7 @@ type Tokened struct {
 // Queue puts a message into the review queue: it changes no standing, and is acknowledged only when it is durable. An opt-out of
 // an address decides itself after the queue's delay (see [Ledger.DecideDue]); everything else waits for [Ledger.Decide]. With a
 // RequestID (a digest of the message) a message that comes again is queued once. Errors: ErrQueueFull when too many wait, or too
-// many came from the source within a day; ErrUnknownSender, ErrUnknownTopic, ErrInvalidAddress, ErrInvalidField, ErrNotFound for a
+// many came from the network within a day; ErrUnknownSender, ErrUnknownTopic, ErrInvalidAddress, ErrInvalidField, ErrNotFound for a
 // scope that this ledger does not have, and those of a write.
 func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, error) {
 	e, err := l.queueEntry(by, &item)
@@ -58,19 +61,29 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 		return Outcome{}, err
 	}
 	return l.write(ctx, req, func(t *tx) (uint64, bool, error) {
-		if l.queue.full(label(e.Detail[detailSource]), t.now) {
-			return 0, false, &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
+		source := uint64(0)
+		if item.Network {
+			source = label(e.Detail[detailSource])
+		}
+		if l.queue.full(source, t.now) {
+			return 0, false, errQueueFull()
 		}
 		e := e
 		if req != nil {
 			e.Request = req.id
 		}
 		if item.Claim == ClaimOptOut && !e.Key.IsZero() {
-			e.Until = t.now + l.opt.QueueDelay.Milliseconds()
+			// By the clock that DecideDue goes by, not by the ledger's time, which stands still when the clock was ahead once and was set
+			// right: nobody is to wait until it has caught up.
+			e.Until = l.opt.Now().Add(l.opt.QueueDelay).UnixMilli()
 		}
 		at, err := t.add(&e, row)
 		return at, true, err
 	}, false)
+}
+
+func errQueueFull() error {
+	return &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
 }
 
 // queueEntry makes the entry that queues an item.
@@ -181,7 +194,10 @@ func (l *Ledger) Decide(ctx context.Context, by By, sender string, entries []uin
 		n, last, err = decideAll(t, by, items, d, justification, row, req)
 		return last, n > 0, err
 	}, false)
-	if err == nil && req != nil && req.replay && o.Created {
+	if err != nil { // of which n says nothing: the commit loop may still be at it
+		return 0, Outcome{}, err
+	}
+	if req != nil && req.replay && o.Created {
 		n, err = l.writtenBy(ctx, req, Decided)
 	}
 	return n, o, err
@@ -299,6 +315,9 @@ const (
 // did. One that cannot be read does not keep the others waiting. Errors: those of reading the store and of a write.
 func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 	now := l.opt.Now()
+	if l.ClockBehind() > clockSkew {
+		l.queue.rewind(now, l.opt.QueueDelay)
+	}
 	due := l.queue.list(func(w *Waiting) bool { return !w.Due.IsZero() && !w.Held && !w.Due.After(now) })
 	total := 0
 	var items []undecided
@@ -309,8 +328,11 @@ func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 			n, _, err = decideAll(t, By{Channel: BySystem}, items, DecideSuppress, "nobody decided in time", nil, nil)
 			return err
 		})
+		if err != nil { // of which n says nothing: the commit loop may still be at it
+			return err
+		}
 		items, total = items[:0], total+n
-		return err
+		return nil
 	}
 	var faults error
 	failed := 0

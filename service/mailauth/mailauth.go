@@ -60,11 +60,15 @@ type Verdict struct {
 	// From is the only address in From, as it stands there, and Domain its domain in lower-case A-labels. Both are empty when there
 	// is no From, several, or one that cannot be read: such a message is never proved.
 	From, Domain string
-	// By is what proved it: "dkim", "spf" or "authserv-id"; else empty.
+	// By is the first that proves it of "dkim", "spf" and "authserv-id"; else empty.
 	By string
 	// Signed: it was proved by a DKIM signature that covers the body and every From, To and Subject field: what was written was written by
 	// that address, to whom To names.
 	Signed bool
+	// Sent: SPF proves it, alone or besides a signature: the host that brought the message here may send for that address.
+	Sent bool
+	// Vouched: a trusted authserv-id says so, alone or besides.
+	Vouched bool
 	// DKIM are the signatures that verified, aligned or not; of more than five, those that may be aligned are tried first, and five.
 	DKIM []Signature
 	// Detail is one line for evidence, without personal data.
@@ -172,11 +176,13 @@ func (f *findings) verdict(n *names) Verdict {
 		notes = append(notes, "a trusted server says dmarc="+string(f.trusted))
 	}
 	v.Detail = strings.Join(notes, "; ")
+	v.Sent = f.spf.result == spfPass && n.aligned(f.spf.domain, f.org, f.org.strictSPF)
+	v.Vouched = f.trusted == trustPass
 	switch {
 	case v.Result == Proved:
-	case f.spf.result == spfPass && n.aligned(f.spf.domain, f.org, f.org.strictSPF):
+	case v.Sent:
 		v.Result, v.By = Proved, "spf"
-	case f.trusted == trustPass:
+	case v.Vouched:
 		v.Result, v.By = Proved, "authserv-id"
 	case f.trusted == trustFail:
 		v.Result = Disproved

@@ -19,13 +19,11 @@ const (
 	maxKeyRecord = 2 << 10
 )
 
-var (
-	errLookups   = errors.New("too many DNS look-ups for one message")
-	errKeyRecord = errors.New("the key record is too large")
-)
+var errKeyRecord = errors.New("the key record is too large")
 
-// names asks the DNS for one check, names with their final dot, so that no search list applies. It counts, bounds, and sorts errors into two kinds: the name or record does not exist, which is an answer,
-// and everything else, which is temporary.
+// names asks the DNS for one check, names with their final dot, so that no search list applies. It counts, bounds, and sorts errors
+// into two kinds: the name or record does not exist, which is an answer, and everything else, which is temporary. So is a question
+// beyond maxLookups: what was not asked is not known, or a stranger could use up the look-ups and hide a policy.
 type names struct {
 	ctx   context.Context
 	r     Resolver
@@ -37,7 +35,7 @@ type names struct {
 func ask[T any](n *names, ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (T, error) {
 	if n.asked.Add(1) > maxLookups {
 		var none T
-		return none, errLookups
+		return none, &net.DNSError{Err: "too many look-ups for one message", Name: name, IsTemporary: true}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()

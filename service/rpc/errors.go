@@ -27,6 +27,8 @@ var (
 	errBusy            = errors.New("busy")
 	errBackupTarget    = errors.New("backup target")
 	errProvider        = errors.New("provider")
+	// ErrMailOut: what was submitted is to be passed on by the mail server behind --mail-out, which takes nothing for now.
+	ErrMailOut = errors.New("mail out")
 	// errTooSlow is why a call ends that its caller would have let go on.
 	errTooSlow = errors.New("too slow")
 
@@ -88,6 +90,7 @@ var table = []row{
 	{errBusy, codes.ResourceExhausted, optoutv1.ErrorReason_ERROR_REASON_OVERLOADED, "another call of this kind is running", "repeat the call later"},
 	{errBackupTarget, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_BACKUP_TARGET, "", ""},
 	{errProvider, codes.FailedPrecondition, optoutv1.ErrorReason_ERROR_REASON_PROVIDER, "", ""},
+	{ErrMailOut, codes.Unavailable, optoutv1.ErrorReason_ERROR_REASON_MAIL_OUT, "the message is for a person to read, and the server behind --mail-out takes nothing now", "see to that server, and repeat the call"},
 	{errTooSlow, codes.Unavailable, optoutv1.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, "no answer within " + unaryTimeout.String() + ": the outcome of a write is unknown", "repeat the call"},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded, optoutv1.ErrorReason_ERROR_REASON_DEADLINE_PASSED, "the caller's deadline passed: the outcome of a write is unknown", "repeat the call, with more time"},
@@ -157,6 +160,8 @@ var limits = map[string]int{
 	"/optout.v1.SuppressionService/VoidEntries":        ledger.MaxVoidEntries,
 	"/optout.v1.LinkService/BatchIssueLinks":           ledger.MaxBatchAddresses,
 	"/optout.v1.LedgerService/AuditMail":               maxAuditItems,
+	"/optout.v1.FeedbackService/SubmitReport":          maxEnvelope,
+	"/optout.v1.FeedbackService/DecideQueue":           ledger.MaxDecide,
 	"/optout.v1.SubscriptionService/UpdatePreferences": ledger.MaxPreferences,
 	"/optout.v1.AdminService/ImportWirelessDomains":    ledger.MaxWirelessDomains,
 }

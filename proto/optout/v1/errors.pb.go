@@ -100,6 +100,8 @@ const (
 	ErrorReason_ERROR_REASON_QUEUE_FULL ErrorReason = 35
 	// FAILED_PRECONDITION. The API of an email service provider did not answer as it should; the message says how.
 	ErrorReason_ERROR_REASON_PROVIDER ErrorReason = 36
+	// UNAVAILABLE. A submitted message is for a person to read, and the mail server that passes it on takes nothing now: repeat.
+	ErrorReason_ERROR_REASON_MAIL_OUT ErrorReason = 37
 )
 
 // Enum value maps for ErrorReason.
@@ -142,6 +144,7 @@ var (
 		34: "ERROR_REASON_CALLER_GONE",
 		35: "ERROR_REASON_QUEUE_FULL",
 		36: "ERROR_REASON_PROVIDER",
+		37: "ERROR_REASON_MAIL_OUT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -181,6 +184,7 @@ var (
 		"ERROR_REASON_CALLER_GONE":            34,
 		"ERROR_REASON_QUEUE_FULL":             35,
 		"ERROR_REASON_PROVIDER":               36,
+		"ERROR_REASON_MAIL_OUT":               37,
 	}
 )
 
@@ -215,7 +219,7 @@ var File_optout_v1_errors_proto protoreflect.FileDescriptor
 
 const file_optout_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16optout/v1/errors.proto\x12\toptout.v1*\xb9\t\n" +
+	"\x16optout/v1/errors.proto\x12\toptout.v1*\xd4\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12 \n" +
@@ -254,7 +258,8 @@ const file_optout_v1_errors_proto_rawDesc = "" +
 	"\x1cERROR_REASON_DEADLINE_PASSED\x10!\x12\x1c\n" +
 	"\x18ERROR_REASON_CALLER_GONE\x10\"\x12\x1b\n" +
 	"\x17ERROR_REASON_QUEUE_FULL\x10#\x12\x19\n" +
-	"\x15ERROR_REASON_PROVIDER\x10$B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
+	"\x15ERROR_REASON_PROVIDER\x10$\x12\x19\n" +
+	"\x15ERROR_REASON_MAIL_OUT\x10%B!Z\x1foptout/proto/optout/v1;optoutv1b\x06proto3"
 
 var (
 	file_optout_v1_errors_proto_rawDescOnce sync.Once
