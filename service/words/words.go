@@ -28,7 +28,7 @@ const (
 	Other Meaning = iota
 	// Stop: asks, shortly and unambiguously, that mail stop.
 	Stop
-	// Perhaps: speaks of stopping, but is long, doubtful, negated, or asks something else: for a person to decide.
+	// Perhaps: speaks of stopping, but is long, doubtful, negated, or asks something besides: for a person to decide.
 	Perhaps
 	// Empty: no words of their own and nothing else either. Mail programs that press a mailto link send such.
 	Empty
