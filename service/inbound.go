@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"optout/service/intake"
-	"optout/service/ledger"
 	"optout/service/mailauth"
 	"optout/service/mailin"
 	"optout/service/rpc"
@@ -36,10 +35,10 @@ type InboundConfig struct {
 	Reply bool
 	// KeepMail is for how long the messages themselves are kept; 0 keeps only their digests.
 	KeepMail time.Duration
-	// IMAP are mailboxes to read mail from: imaps://USER@HOST/FOLDER?password-file=FILE, and &sender=NAME for another sender than
-	// "default".
+	// IMAP are mailboxes to read mail from: imaps://USER@HOST/FOLDER?password-file=FILE, or ?oauth-file=FILE, and &sender=NAME for
+	// another sender than "default".
 	IMAP []string
-	// IMAPTLS verifies the mailboxes' servers; nil means the system's authorities. Only for programs that embed the service.
+	// IMAPTLS verifies the mailboxes' servers, and those that give tokens for them; nil means the system's authorities. Only for programs that embed the service.
 	IMAPTLS *tls.Config
 	// DNS is host:port of the DNS server that is asked for DKIM, SPF and DMARC records; empty means the system's.
 	DNS string
@@ -94,16 +93,11 @@ func (s *Service) submit(ctx context.Context, m *rpc.Message) ([]rpc.Submitted, 
 	results := s.intake.Deliver(ctx, e, m.Recipients, "", message)
 	out := make([]rpc.Submitted, len(results))
 	for i, r := range results {
+		if errors.Is(r.Err, intake.ErrMailOut) { // first, for it may be a time-out, and not the caller's
+			return nil, rpc.ErrMailOut
+		}
 		if r.Err != nil {
-			for _, told := range []error{ledger.ErrQueueFull, ledger.ErrStorageFull, ledger.ErrClosed, context.Canceled, context.DeadlineExceeded} {
-				if errors.Is(r.Err, told) {
-					return nil, r.Err
-				}
-			}
-			if errors.Is(r.Err, intake.ErrMailOut) {
-				return nil, fmt.Errorf("%w: %w", rpc.ErrMailOut, r.Err)
-			}
-			return nil, fmt.Errorf("%w: %w", ledger.ErrStorageUnavailable, r.Err)
+			return nil, r.Err
 		}
 		out[i] = rpc.Submitted{Index: i, Outcome: string(r.Outcome), Entry: r.Entry, Why: r.Why}
 	}

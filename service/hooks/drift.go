@@ -84,8 +84,11 @@ func (r *runner) compareList(ctx context.Context, list string, there map[[16]byt
 		if len(there) > maxDrift {
 			return ErrTooMany
 		}
-		if page.Next == "" || page.Next == cursor {
+		if page.Next == "" {
 			return nil
+		}
+		if page.Next == cursor {
+			return errCircle
 		}
 		cursor = page.Next
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"optout/service/hooks"
 	"optout/service/ledger"
 	"optout/service/provider"
 	"optout/service/providertest"
@@ -232,6 +234,20 @@ func TestMailgunTokens(t *testing.T) {
 	}
 }
 
+// Tokens that cannot be read are not forgotten in silence: the service does not start without them.
+func TestDamagedTokens(t *testing.T) {
+	r := newRig(t, "")
+	r.tell(http.StatusOK, "mailgun", "unsubscribe", "m1", "a@example.com")
+	path := filepath.Join(r.dir, "providers", "mailgun.tokens")
+	text, err := os.ReadFile(path)
+	r.must(nil, err)
+	r.write("providers/mailgun.tokens", strings.Repeat("\x00", 100<<10)+string(text))
+	_, err = hooks.New(hooks.Options{Ledger: r.Ledger, Config: filepath.Join(r.dir, "providers.yaml"), Folder: filepath.Join(r.dir, "providers"), Now: r.clock, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("%v, want an error that names %s and the remedy", err, path)
+	}
+}
+
 // Groups have the scope of their topic; a resubscription lifts nothing; soft bounces count as days, not as events.
 func TestScopes(t *testing.T) {
 	r := newRig(t, "")
@@ -273,6 +289,18 @@ func TestUnreadableEvents(t *testing.T) {
 	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusOK || r.denials("news", "fine@example.com") == "" {
 		t.Errorf("%d, %q", status, r.denials("news", "fine@example.com"))
 	}
+	body = []byte(`[{"email":"x@example.com","event":"unsubscribe","sg_event_id":"5\u0007"},{"email":"last@example.com","event":"unsubscribe","sg_event_id":"6"}]`)
+	if status := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); status != http.StatusBadRequest || r.denials("news", "last@example.com") == "" {
+		t.Errorf("an id that no record takes: %d, %q: repeating it would be in vain", status, r.denials("news", "last@example.com"))
+	}
+}
+
+// A provider of which no webhook is set up has no address for one.
+func TestNoWebhook(t *testing.T) {
+	r := newRig(t, "")
+	r.write("providers.yaml", `providers: [{id: mailgun, kind: mailgun, api_url: "`+r.mailgun.URL+`", api_key_file: mg, domain: mg.example.com}]`)
+	r.reopen()
+	r.tell(http.StatusNotFound, "mailgun", "unsubscribe", "m1", "a@example.com")
 }
 
 // Two addresses whose events have the same id are both heard, and so are events of several kinds: a program of one's own may give

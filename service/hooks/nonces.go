@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -40,21 +39,22 @@ const maxNonces = 2 << 20
 func openNonces(path string, now time.Time) (*nonces, error) {
 	n := &nonces{path: path, known: map[[16]byte]nonce{}}
 	f, err := os.Open(path)
-	if err == nil {
-		n.read(f, now)
-		f.Close()
-	} else if !errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) {
+		return n, nil // the file is made when it is needed
+	}
+	if err != nil {
 		return nil, err
 	}
-	if len(n.known) == 0 && n.lines == 0 {
-		return n, nil // the file is made when it is needed
+	defer f.Close()
+	if err := n.read(f, now); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w: delete it, and each token that it held can come with another body once, until it is too old (9 hours)", path, err)
 	}
 	return n, n.rewrite(now)
 }
 
 // read takes the lines of a file: end, token digest, body digest. A line that a crash has cut was never acted on.
-func (n *nonces) read(f *os.File, now time.Time) {
-	s := bufio.NewScanner(io.LimitReader(f, 512<<20))
+func (n *nonces) read(f *os.File, now time.Time) error {
+	s := bufio.NewScanner(f)
 	for s.Scan() {
 		n.lines++
 		parts := strings.Fields(s.Text())
@@ -68,6 +68,7 @@ func (n *nonces) read(f *os.File, now time.Time) {
 			n.known[[16]byte(token)] = nonce{[16]byte(body), ends}
 		}
 	}
+	return s.Err()
 }
 
 // take uses a token for a body: again for the same, never for another. Errors: ErrForged, ErrLater.

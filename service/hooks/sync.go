@@ -30,6 +30,9 @@ const (
 // ErrUnknown: there is no provider of that id, or it has no API.
 var ErrUnknown = errors.New("no such provider")
 
+// errCircle is the fault of a list that has no end.
+var errCircle = &provider.APIError{Problem: "a page of a list that leads to itself"}
+
 // Progress tells how far a sync is.
 type Progress struct {
 	// List is what is being read; empty while opt-outs are pushed.
@@ -47,7 +50,9 @@ func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, r := range s.accounts {
 		if r.poll != 0 {
-			all.Go(func() { r.repeat(ctx, "poll", r.poll, r.pollAll) })
+			all.Go(func() {
+				r.repeat(ctx, "poll", r.poll, func(ctx context.Context, p func(Progress)) error { return r.pollAll(ctx, false, p) })
+			})
 		}
 		if r.push {
 			all.Go(func() { r.repeat(ctx, "push", lookForEntries, r.pushAll) })
@@ -106,12 +111,7 @@ func (s *Server) Sync(ctx context.Context, id string, full bool, progress func(P
 	if r == nil || r.lister == nil {
 		return ErrUnknown
 	}
-	if full {
-		if err := r.state.change(func(st *state) { st.Lists = map[string]pass{} }); err != nil {
-			return err
-		}
-	}
-	err := r.pollAll(ctx, progress)
+	err := r.pollAll(ctx, full, progress)
 	if err == nil && r.push {
 		err = r.pushAll(ctx, progress)
 	}
@@ -128,8 +128,8 @@ func (r *runner) hold(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// pollAll reads what is new on every list.
-func (r *runner) pollAll(ctx context.Context, progress func(Progress)) (err error) {
+// pollAll reads what is new on every list, or all of them from the beginning.
+func (r *runner) pollAll(ctx context.Context, full bool, progress func(Progress)) (err error) {
 	release, err := r.hold(ctx)
 	if err != nil {
 		return err
@@ -143,6 +143,11 @@ func (r *runner) pollAll(ctx context.Context, progress func(Progress)) (err erro
 			}
 		})
 	}()
+	if full { // not before: a pass that is under way would write its cursors over it
+		if err := r.state.change(func(st *state) { st.Lists = map[string]pass{} }); err != nil {
+			return err
+		}
+	}
 	for _, list := range r.lister.Lists() {
 		if err := r.pollList(ctx, list, progress); err != nil {
 			return err
@@ -185,7 +190,7 @@ func (r *runner) pollList(ctx context.Context, list string, progress func(Progre
 			return r.state.change(func(s *state) { s.Lists[list] = pass{Complete: p.Began} })
 		}
 		if page.Next == p.Cursor {
-			return &provider.APIError{Problem: "a page that leads to itself"}
+			return errCircle
 		}
 		p.Cursor = page.Next
 		if err := r.state.change(func(s *state) { s.Lists[list] = p }); err != nil {

@@ -3,11 +3,14 @@ package hooks_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,6 +133,70 @@ func TestPollingIsResumed(t *testing.T) {
 	r.sync("ses")
 	if r.size() != before || r.hooks.List()[0].LastPoll.IsZero() {
 		t.Errorf("%+v", r.hooks.List()[0])
+	}
+}
+
+// A full sync that is asked for while a list is being read begins anew after that, and is not forgotten by it.
+func TestFullSyncDuringAnother(t *testing.T) {
+	r := newRig(t, "")
+	r.list("ses", "a@example.com")
+	r.sync("ses")
+	r.pass(48 * time.Hour)
+	r.ses.Calls()
+	var full sync.WaitGroup
+	r.must(nil, r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {
+		full.Go(func() {
+			if err := r.hooks.Sync(t.Context(), "ses", true, func(hooks.Progress) {}); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(50 * time.Millisecond) // long enough for a fault to show; nothing hangs on it
+	}))
+	full.Wait()
+	if calls := r.ses.Calls(); len(calls) != 2 || !strings.Contains(calls[0], "StartDate") || strings.Contains(calls[1], "StartDate") {
+		t.Errorf("%q: the second must read from the beginning", calls)
+	}
+}
+
+// A list whose pages lead in a circle has not been read: neither a sync nor a comparison passes it for one that has.
+func TestPagesInACircle(t *testing.T) {
+	r := newRig(t, "")
+	circle := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"SuppressedDestinationSummaries":[],"NextToken":"again"}`)
+	}))
+	defer circle.Close()
+	r.write("providers.yaml", `providers: [{id: ses, kind: ses, api_url: "`+circle.URL+`", api_key_file: aws, access_key_id: `+access.ID+`, region: eu-west-1}]`)
+	r.reopen()
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("synced")
+	}
+	if d, err := r.hooks.Compare(t.Context(), "ses", func(hooks.Difference) error { return nil }); err == nil {
+		t.Errorf("compared: %+v", d)
+	}
+}
+
+// After a failure the next try is as late as the provider asks; and late where somebody must act first.
+func TestHowLongToWait(t *testing.T) {
+	for again, fail := range map[string]func(*providertest.API){
+		"again_in=2m0s":  func(a *providertest.API) { a.Fail("120", http.StatusTooManyRequests) },
+		"again_in=15m0s": func(a *providertest.API) { a.Fail("", http.StatusUnauthorized) },
+	} {
+		r := newRig(t, ", poll: 1m")
+		fail(r.sendgrid)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.hooks.Run(ctx) })
+		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(r.log.String(), "poll failed"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no poll failed")
+			}
+		}
+		cancel()
+		running.Wait()
+		if !strings.Contains(r.log.String(), again) {
+			t.Errorf("want %s: %s", again, r.log)
+		}
 	}
 }
 
@@ -380,16 +447,19 @@ func TestAnOlderLedger(t *testing.T) {
 	text, err := os.ReadFile(path)
 	r.must(nil, err)
 	ahead := strings.Replace(string(text), fmt.Sprintf(`"position":%d`, r.size()), `"position":1000`, 1)
-	if ahead == string(text) {
-		t.Fatalf("%s", text)
-	}
+	another := strings.Replace(string(text), r.ID(), strings.Repeat("0", len(r.ID())), 1)
 	r.pass(72 * time.Hour)
-	r.write("providers/sendgrid.json", ahead)
-	r.reopen()
-	r.sendgrid.Calls()
-	r.sync("sendgrid")
-	if calls := r.sendgrid.Calls(); strings.Contains(strings.Join(calls, " "), "start_time") {
-		t.Errorf("%q", calls)
+	for _, state := range []string{ahead, another} {
+		if state == string(text) {
+			t.Fatalf("%s", text)
+		}
+		r.write("providers/sendgrid.json", state)
+		r.reopen()
+		r.sendgrid.Calls()
+		r.sync("sendgrid")
+		if calls := r.sendgrid.Calls(); strings.Contains(strings.Join(calls, " "), "start_time") {
+			t.Errorf("%s: %q", state, calls)
+		}
 	}
 	r.write("providers/sendgrid.json", "{")
 	r.close()

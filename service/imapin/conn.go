@@ -26,6 +26,8 @@ func (f fault) Error() string { return string(f) }
 const (
 	// errRefused: the server does not let the account in.
 	errRefused = fault("the server refused user or password")
+	// errNoMechanism: it knows no way to send a token.
+	errNoMechanism = fault("the server takes no tokens: it offers neither AUTH=OAUTHBEARER nor AUTH=XOAUTH2")
 	// errSlow and errFlood: the server keeps no measure.
 	errSlow  = fault("the server did not answer in time")
 	errFlood = fault("the server sent more than was asked for")
@@ -109,10 +111,11 @@ func (s *session) command(f func() error) error { return s.within(s.p.pace.comma
 // connect dials, encrypts and authenticates. The connection ends a little after ctx, unless the session has ended before.
 func (s *session) connect(ctx context.Context, ended <-chan struct{}) error {
 	p, m := s.p, &s.p.mailbox
-	word, err := p.password()
+	by, err := p.proof(ctx)
 	if err != nil {
 		return err
 	}
+	s.until = by.until
 	dialing, cancel := context.WithTimeout(ctx, p.pace.command)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(dialing, "tcp", m.Address)
@@ -158,20 +161,26 @@ func (s *session) connect(ctx context.Context, ended <-chan struct{}) error {
 			return err
 		}
 	}
-	return s.command(func() error { return s.login(m.User, word) })
+	return s.command(func() error { return s.login(by) })
 }
 
 // login authenticates with the first way that the server offers.
-func (s *session) login(user, word string) error {
+func (s *session) login(by proof) error {
 	if err := s.client.WaitGreeting(); err != nil {
 		return err
 	}
 	if s.client.State() != imap.ConnStateNotAuthenticated {
 		return fault("the server takes the connection for somebody's without a password (PREAUTH): see to its settings")
 	}
-	caps := s.client.Caps()
+	caps, user, word := s.client.Caps(), s.p.mailbox.User, by.word
 	var err error
 	switch {
+	case by.token && caps.Has(imap.AuthCap(sasl.OAuthBearer)):
+		err = s.client.Authenticate(newOAuthBearer(user, word, s.p.mailbox.Address))
+	case by.token && caps.Has(imap.AuthCap(xoauth2Mechanism)):
+		err = s.client.Authenticate(xoauth2{user: user, token: word})
+	case by.token:
+		return errNoMechanism
 	case caps.Has(imap.AuthCap(sasl.Plain)):
 		err = s.client.Authenticate(sasl.NewPlainClient("", user, word))
 	case caps.Has(imap.CapLoginDisabled):
@@ -179,10 +188,23 @@ func (s *session) login(user, word string) error {
 	default:
 		err = s.client.Login(user, word).Wait()
 	}
-	if e := refusal(err); e != nil && e.Code != imap.ResponseCodeUnavailable {
-		return fmt.Errorf("%w (%s)", errRefused, told(err))
+	e := refusal(err)
+	if err == nil || e != nil && e.Code == imap.ResponseCodeUnavailable {
+		return err
 	}
-	return err
+	if by.token {
+		// A token may be revoked before it expires, so the next connection asks for another.
+		s.p.tokens.forget()
+	}
+	switch {
+	case e == nil:
+		return err
+	case by.kept:
+		return errTokenStale
+	case by.token:
+		return fmt.Errorf("%w (%s)", errTokenRefused, told(err))
+	}
+	return fmt.Errorf("%w (%s)", errRefused, told(err))
 }
 
 // refusal returns what the server says to a command that it does not do; nil when err is something else, such as a lost connection.

@@ -1,6 +1,9 @@
 package imapin
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // RetrySoon makes a poller try again at once.
 func RetrySoon(p *Poller) {
@@ -9,3 +12,20 @@ func RetrySoon(p *Poller) {
 
 // ClaimsEnd sets for how long the claims of others are respected.
 func ClaimsEnd(p *Poller, d time.Duration) { p.pace.claim = d }
+
+// RewriteOAuthFile parses the text of an OAuth file, writes it, and parses what was written.
+func RewriteOAuthFile(text []byte) (first, again string, err error) {
+	c, err := parseClient(text)
+	if err != nil {
+		return "", "", err
+	}
+	written, err := c.text()
+	if err != nil {
+		return "", "", err
+	}
+	d, err := parseClient(written)
+	if err != nil {
+		return fmt.Sprintf("%q", c), err.Error(), nil
+	}
+	return fmt.Sprintf("%q", c), fmt.Sprintf("%q", d), nil
+}

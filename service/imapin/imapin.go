@@ -12,7 +12,10 @@
 // since it was looked at. A claim carries no name and no time; whoever sees one of somebody else for longer than any owner needs
 // takes it away, under the same condition, and claims anew.
 //
-// Everything that the server says is bounded in time and in octets.
+// The account is proved by a password, or by a token of OAuth 2.0 (RFC 6749), which providers demand more and more. A session ends with
+// the token that it began with, and another goes on with the next one: most servers would cut it off then.
+//
+// Everything that the servers say is bounded in time and in octets.
 package imapin
 
 import (
@@ -37,7 +40,7 @@ type Options struct {
 	// message again. It must return soon after ctx ends. Its errors are logged, so they hold no personal data.
 	Take func(ctx context.Context, raw []byte) error
 	// TLS is for servers whose certificate the system does not know; nil means the system's authorities. Given, it has plaintext
-	// refused on loopback too.
+	// refused on loopback too. Of token servers it says only which authorities vouch for them.
 	TLS *tls.Config
 	// Log takes the log; nil means none.
 	Log *slog.Logger
@@ -93,12 +96,15 @@ type Poller struct {
 	mailbox Mailbox
 	log     *slog.Logger
 	pace    pace
+	// tokens gets tokens; nil where there is a password.
+	tokens *tokens
 	// validity is the folder's UIDVALIDITY, to which the UIDs of pending belong.
 	validity uint32
 	pending  map[imap.UID]*pending
 }
 
-// New reads the URL and tries to read the password file, which is read anew for every connection; it connects to nothing yet.
+// New reads the URL and tries to read the file that it names: the one with the password is read anew for every connection, the one for
+// OAuth for every token. It connects to nothing yet.
 func New(o Options) (*Poller, error) {
 	m, err := Parse(o.Mailbox)
 	if err != nil {
@@ -120,8 +126,41 @@ func New(o Options) (*Poller, error) {
 		o.Observe = func(string) {}
 	}
 	p := &Poller{o: o, mailbox: m, log: o.Log.With("server", m.Address, "folder", m.Folder), pace: usualPace(), pending: map[imap.UID]*pending{}}
-	_, err = p.password()
-	return p, err
+	if m.OAuthFile == "" {
+		_, err = p.password()
+		return p, err
+	}
+	p.tokens = newTokens(m.OAuthFile, o.TLS, o.Now, p.log)
+	if err := p.tokens.check(); err != nil {
+		return nil, fmt.Errorf("oauth-file: %w", err)
+	}
+	return p, nil
+}
+
+// proof is what shows the server that the account is ours: a password or a token.
+type proof struct {
+	word string
+	// token tells that it is a token, and kept that it was used before.
+	token, kept bool
+	// until is when a session must end that began with it; zero means never.
+	until time.Time
+}
+
+// proof returns what the next connection is to use.
+func (p *Poller) proof(ctx context.Context) (proof, error) {
+	if p.tokens == nil {
+		word, err := p.password()
+		return proof{word: word}, err
+	}
+	t, kept, err := p.tokens.get(ctx)
+	if err != nil {
+		return proof{}, fmt.Errorf("oauth-file: %w", err)
+	}
+	x := proof{word: t.word, token: true, kept: kept}
+	if !t.brief {
+		x.until = t.until
+	}
+	return x, nil
 }
 
 // password reads the password.
@@ -132,7 +171,7 @@ func (p *Poller) password() (string, error) {
 	}
 	word := strings.TrimRight(string(text), "\r\n")
 	if word == "" {
-		return "", fmt.Errorf("password-file %s is empty: write the password into it", p.mailbox.PasswordFile)
+		return "", fault(fmt.Sprintf("password-file %s is empty: write the password into it", p.mailbox.PasswordFile))
 	}
 	return word, nil
 }
@@ -148,13 +187,20 @@ func (p *Poller) Run(ctx context.Context) {
 		if worked {
 			failures = 0
 		}
+		if errors.Is(err, errTokenStale) {
+			p.log.Info("the server no longer takes the token", "remedy", "another is asked for")
+			continue // if that is refused too, it is a failure
+		}
+		if err == nil {
+			continue // the token runs out
+		}
 		failures++
 		first, most := p.pace.reconnect, p.pace.reconnectMost
 		remedy := "it is tried again"
-		if errors.Is(err, errRefused) {
+		if see := seeTo(err); see != "" {
 			// Servers lock accounts that try too often.
 			first, most = p.pace.refused, p.pace.refusedMost
-			remedy = "see to the password file; it is tried again"
+			remedy = see + "; " + remedy
 		}
 		pause := backOff(first, most, failures)
 		p.o.Observe(Disconnected)
@@ -165,6 +211,21 @@ func (p *Poller) Run(ctx context.Context) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// seeTo says what there is to be done about a refusal; empty where the failure is something else, which may pass by itself.
+func seeTo(err error) string {
+	switch {
+	case errors.Is(err, errRefused):
+		return "see to the password file"
+	case errors.Is(err, errNoToken):
+		return "see to the OAuth file"
+	case errors.Is(err, errTokenRefused):
+		return "see whether the provider lets this client into this mailbox, and to scope in the OAuth file"
+	case errors.Is(err, errNoMechanism):
+		return "see to the server's settings, or give password-file"
+	}
+	return ""
 }
 
 // backOff is the pause after the n-th failure: it doubles from first up to most, and is spread by half either way, so that pollers

@@ -26,6 +26,8 @@ type session struct {
 	tap    *tap
 	// unwatch keeps the connection from ending with ctx.
 	unwatch func() bool
+	// until is when it ends, with the token that it began with; zero means never.
+	until time.Time
 	// wake holds something when the server has told of a change, and expunged counts the messages that left the folder.
 	wake     chan struct{}
 	expunged atomic.Uint64
@@ -40,7 +42,8 @@ type session struct {
 	search search
 }
 
-// session connects and watches until ctx ends or the connection fails. worked tells that it came to see what is in the folder.
+// session connects and watches until ctx ends, the token runs out (then there is no error) or the connection fails. worked tells that it
+// came to see what is in the folder.
 func (p *Poller) session(ctx context.Context) (worked bool, err error) {
 	s := &session{p: p, wake: make(chan struct{}, 1)}
 	ended := make(chan struct{})
@@ -53,7 +56,7 @@ func (p *Poller) session(ctx context.Context) (worked bool, err error) {
 	if err := s.open(); err != nil {
 		return false, err
 	}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && (s.until.IsZero() || p.o.Now().Before(s.until)) {
 		more, err := s.round(ctx)
 		if err != nil {
 			return worked, err
@@ -93,6 +96,10 @@ func (s *session) open() error {
 		s.idles, s.moves = caps.Has(imap.CapIdle), caps.Has(imap.CapMove)
 		selected, err := s.client.Select(p.mailbox.Folder, &imap.SelectOptions{CondStore: caps.Has(imap.CapCondStore)}).Wait()
 		if err != nil {
+			return err
+		}
+		// The library tells of the end of a command before it knows itself what follows from it. By the end of the next one it does.
+		if err := s.client.Noop().Wait(); err != nil {
 			return err
 		}
 		if selected.UIDValidity != p.validity {
@@ -145,6 +152,9 @@ func (s *session) rest(ctx context.Context) error {
 	pause := min(p.pace.idle, s.search.again.Sub(now))
 	if !s.idles {
 		pause = min(pause, p.o.Poll)
+	}
+	if !s.until.IsZero() {
+		pause = min(pause, s.until.Sub(now))
 	}
 	for _, x := range p.pending {
 		if !x.due.IsZero() {

@@ -90,7 +90,8 @@ func TestForgedStorm(t *testing.T) {
 	o := newOffice(t, nil)
 	daemon := fromHost("203.0.113.9", "mx.evil.example", "")
 	bounce := func(addr, named string) *optoutv1.SubmitResult {
-		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, dsn(named, "5.1.1"), daemon)
+		o.n++ // each is another report
+		return o.take("b-"+o.token(addr, link.Bounce)+"@"+domain, fmt.Sprintf("Message-ID: <%d@mx.evil.example>\r\n", o.n)+dsn(named, "5.1.1"), daemon)
 	}
 	for i := range 60 {
 		bounce(fmt.Sprintf("m%d@evil.example", i), fmt.Sprintf("m%d@example.net", i))
@@ -102,6 +103,40 @@ func TestForgedStorm(t *testing.T) {
 	}
 	if n := len(o.queue()) - before; n != 1 {
 		t.Errorf("one address waits %d times", n)
+	}
+}
+
+func truncated(r *optoutv1.SubmitReportRequest) { r.Truncated = true }
+
+// A part of a message neither proves nor disproves who wrote it: its signature is of the whole.
+func TestPartsProveNothing(t *testing.T) {
+	o := newOffice(t, nil)
+	whole := o.sign("example.org", o.mail("ann@example.org", at, "unsubscribe", "unsubscribe")+"Ann\r\n")
+	o.want("a part", o.take(at, strings.TrimSuffix(whole, "Ann\r\n"), truncated), "queued", "ann@example.org", false)
+	if q := o.queue(); len(q) != 1 || q[0].Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNPROVED {
+		t.Errorf("%v", q)
+	}
+}
+
+// What comes from one network is one flood, however many hosts of it bring it.
+func TestFloodOfANetwork(t *testing.T) {
+	for name, c := range map[string]struct {
+		host string
+		held bool
+	}{
+		"one IPv4 /24": {"203.0.113.%d", true}, "several": {"203.0.%d.1", false},
+		"one IPv6 /48": {"2001:db8:1:%d::1", true}, "several of IPv6": {"2001:db8:%d::1", false},
+	} {
+		o := newOffice(t, func(c *service.Config) { c.Inbound.SourceLimit = 2 })
+		for i := range 3 {
+			addr := fmt.Sprintf("p%d@example.net", i)
+			o.take(at, o.mail(addr, at, "stop", ""), fromHost(fmt.Sprintf(c.host, i+1), "mx.example.net", addr))
+		}
+		for _, q := range o.queue() {
+			if q.Held != c.held {
+				t.Errorf("%s: held %v, want %v", name, q.Held, c.held)
+			}
+		}
 	}
 }
 

@@ -13,7 +13,7 @@ type kind uint8
 const (
 	// wordsBox: unsubscribe@ and stop@, which say themselves that mail is to stop.
 	wordsBox kind = iota
-	// contactBox: the sender's contact address, to which people write about anything.
+	// contactBox: the sender's contact address and postmaster@, to which people write about anything.
 	contactBox
 	unsubscribeBox
 	bounceBox
@@ -39,6 +39,8 @@ const (
 	localFBL     = "fbl"
 	localStop    = "stop"
 	localUnsub   = "unsubscribe"
+	// localPostmaster is an address that every domain with mail must take (RFC 5321 section 4.5.1).
+	localPostmaster = "postmaster"
 )
 
 // box reads an address of ours. Case does not matter in any of them.
@@ -75,6 +77,8 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 		b.kind = wordsBox
 	case local == localFBL:
 		b.kind = feedbackBox
+	case local == localPostmaster:
+		b.kind = contactBox
 	default:
 		return nil, false
 	}
@@ -130,7 +134,7 @@ func (in *Intake) named(tokens []string) (b *box, sure bool) {
 		}
 		if b == nil {
 			b, sure = x, true
-		} else if x.to.Key != b.to.Key || x.sender != b.sender {
+		} else if x.to.Key != b.to.Key { // which is of one sender too
 			sure = false
 		}
 	}

@@ -286,9 +286,6 @@ func recorded(what Outcome, o ledger.Outcome, why string, err error) Result {
 
 // failed is the result of what is to be tried again.
 func failed(err error) Result {
-	if errors.Is(err, ledger.ErrQueueFull) {
-		err = fmt.Errorf("%w: %w", mailin.ErrBusy, err)
-	}
 	return Result{Outcome: Failed, Why: "it could not be recorded: to be tried again", Err: err}
 }
 

@@ -116,13 +116,23 @@ func (m *message) identity() string {
 
 // requestID makes a write about the message idempotent: the same message asks for the same once. It is empty when the message has
 // no identity; the write must then be harmless to repeat.
-func (m *message) requestID(parts ...any) string {
-	id := m.identity()
-	if id == "" {
+func (m *message) requestID(parts ...any) string { return requestID(m.identity(), parts) }
+
+// reportID is requestID for a report of a program. One without a Message-ID, as qmail writes, is known by its octets: to count one
+// failure again on another day is worse than to miss another whose report is the same to the second.
+func (m *message) reportID(parts ...any) string {
+	return requestID(or(m.identity(), hex.EncodeToString(m.Digest[:])), parts)
+}
+
+func requestID(identity string, parts []any) string {
+	if identity == "" {
 		return ""
 	}
-	h := sha256.Sum256(fmt.Append([]byte(id), parts...))
-	return "mail-" + hex.EncodeToString(h[:16])
+	h := sha256.New()
+	for _, p := range append([]any{identity}, parts...) {
+		fmt.Fprintf(h, "%q\n", fmt.Sprint(p)) // quoted, so that they cannot run into one another
+	}
+	return "mail-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // headerEnd is where the header ends; -1 when it does not.

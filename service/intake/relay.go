@@ -27,13 +27,14 @@ type Relay struct {
 // relayTimeout bounds a whole delivery.
 const relayTimeout = 30 * time.Second
 
+// ErrMailOut: the server behind --mail-out takes nothing for now; what it is to pass on must come again.
+var ErrMailOut = errors.New("--mail-out")
+
 var (
 	// errRefused: the server refuses the message for good.
 	errRefused = errors.New("the server behind --mail-out refuses it")
 	// errLoop: the message has been here before.
 	errLoop = errors.New("it has been passed on before")
-	// ErrMailOut: the server behind --mail-out takes nothing for now; what it is to pass on must come again.
-	ErrMailOut = errors.New("--mail-out")
 )
 
 // loopField marks what was passed on, so that a forward address that leads back here makes no loop (RFC 5321 section 6.3).
@@ -78,7 +79,7 @@ func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error
 	return nil
 }
 
-// greet makes a session, with TLS where the server offers it or is not on this machine.
+// greet makes a session, without TLS only on this machine.
 func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 	host, _, err := net.SplitHostPort(r.Address)
 	if err != nil {
@@ -93,5 +94,9 @@ func (r *Relay) greet(conn net.Conn) (*smtp.Client, error) {
 		config = r.TLS.Clone()
 	}
 	config.ServerName = host
-	return smtp.NewClientStartTLS(conn, config)
+	c, err := smtp.NewClientStartTLS(conn, config)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Hello(r.Hostname) // the library has called itself localhost up to here
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"mime/quotedprintable"
+	"net/mail"
 	"strings"
 	"time"
 
@@ -93,7 +94,7 @@ func (r *reply) message(now time.Time) []byte {
 	var b bytes.Buffer
 	field := func(name, value string) { fmt.Fprintf(&b, "%s: %s\r\n", name, value) }
 	name := or(r.sender.DisplayName, r.sender.Name)
-	field("From", mime.QEncoding.Encode("utf-8", name)+" <"+r.from+">")
+	field("From", (&mail.Address{Name: name, Address: r.from}).String())
 	field("To", r.to)
 	field("Subject", mime.BEncoding.Encode("utf-8", "Auto: "+t[0]))
 	field("Date", now.Format(time.RFC1123Z))

@@ -38,7 +38,7 @@ func (in *Intake) returned(ctx context.Context, b *box, m *message) Result {
 	if x.Status != "" {
 		f.Detail["status"] = x.Status
 	}
-	by := ledger.By{Channel: ledger.ByFeedback, Mailing: b.mailing, Evidence: m.evidence()}
+	by := ledger.By{Channel: ledger.ByFeedback, Mailing: b.mailing, RequestID: m.reportID("bounce", b.to.Key), Evidence: m.evidence()}
 	by.Evidence["diagnostic"] = short(x.Diagnostic)
 	o, err := in.o.Ledger.Bounce(ctx, by, b.to, f)
 	return recorded(Bounce, o, x.Class.String()+" "+x.Status, err)
@@ -96,7 +96,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 	switch r.Kind {
 	case report.Complaint:
 	case report.Other:
-		if b.kind == bounceBox || m.words().Automatic {
+		if m.words().Automatic {
 			return ignored("no report of a complaint")
 		}
 		return in.question(ctx, b, m)
@@ -133,12 +133,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 		item.Address = r.Feedback.Recipients[0]
 	}
 	by.RequestID = m.requestID("complaint in doubt", item.Sender, item.Address, token != nil)
-	o, err := in.o.Ledger.Queue(ctx, by, item)
-	if err != nil && item.Address != "" {
-		item.Address = ""
-		o, err = in.o.Ledger.Queue(ctx, by, item)
-	}
-	return recorded(Queued, o, "waits for review: "+string(item.Doubt), err)
+	return in.enqueue(ctx, by, item)
 }
 
 // listed reports whether a listed reporter signed the message: by DKIM, aligned with the address in From.

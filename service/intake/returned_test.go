@@ -56,6 +56,18 @@ func TestComplaints(t *testing.T) {
 	a = addr()
 	bad := strings.Replace(about(a), "/u/", "/u/b", 1)
 	o.want("an altered token", o.take(fbl, o.sign("arf.mail.yahoo.com", o.arf(yahoo, "abuse", bad[:len(bad)-4]+">\r\n"))), "queued", a, false)
+	a = addr()
+	o.want("to the return path of the message", o.take("b-"+o.token(a, link.Bounce)+"@"+domain, o.sign("arf.mail.yahoo.com", o.arf(yahoo, "abuse", ""))), "complaint", a, true)
+	a = addr()
+	one, two := o.arf(yahoo, "abuse", ""), ""
+	one = strings.Replace(one, "Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: "+a+"\r\n", 1)
+	two = strings.Replace(o.arf(yahoo, "abuse", ""), "Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: "+a+"\r\nOriginal-Rcpt-To: "+addr()+"\r\n", 1)
+	for message, names := range map[string]string{one: a, two: ""} {
+		o.want("no token, but recipients", o.take(fbl, o.sign("arf.mail.yahoo.com", message)), "queued", a, false)
+		if q := o.queue(); q[len(q)-1].Address != names {
+			t.Errorf("it concerns %q, want %q", q[len(q)-1].Address, names)
+		}
+	}
 	for _, kind := range []string{"not-spam", "auth-failure", "virus", "fraud", "dmarc"} {
 		a = addr()
 		o.want(kind, o.take(fbl, o.sign("arf.mail.yahoo.com", o.arf(yahoo, kind, about(a)))), "ignored", a, false)
@@ -115,6 +127,41 @@ func TestWhoseBounce(t *testing.T) {
 	}
 	o.want("at an address without a token", o.take(at, dsn("ann@example.net", "5.1.1"), fromHost("203.0.113.9", "mx.example.net", "")), "ignored", "ann@example.net", false)
 	o.want("at fbl@", o.take("fbl@"+domain, dsn("ann@example.net", "5.1.1"), fromHost("203.0.113.9", "mx.example.net", "")), "ignored", "ann@example.net", false)
+}
+
+// A report that is handed in again says nothing new: a mailbox that is submitted every week makes no address undeliverable that was
+// full once.
+func TestSameBounceAgain(t *testing.T) {
+	o := newOffice(t, nil)
+	addr := "full@example.net"
+	rcpt := "b-" + o.token(addr, link.Bounce) + "@" + domain
+	report := func(id string) string {
+		return "Message-ID: <" + id + "@mx.example.net>\r\n" + dsn(addr, "4.2.2")
+	}
+	submit := func(message string, change ...func(*optoutv1.SubmitReportRequest)) {
+		t.Helper()
+		o.want("full", o.take(rcpt, message, append(change, fromHost("203.0.113.9", "mx.example.net", ""))...), "bounce", "", false)
+	}
+	for range 5 {
+		submit("Received: by another way\r\n" + report("1"))
+		submit(dsn(addr, "4.2.2")) // without a Message-ID
+		o.pass(7 * 24 * time.Hour)
+		submit(report("1"))
+	}
+	if s := o.story(addr); len(s) != 1 || o.out(addr) {
+		t.Errorf("two reports of one day, many times: %v", s)
+	}
+	submit("Message-ID: <1@mx.example.net>\r\n" + dsn(addr, "5.1.1")) // another report of the same name is no reason to ask for it for days
+	if o.out(addr) {
+		t.Error("one name, two reports")
+	}
+	for i := range 4 { // with the first, on five days, but that one is 35 days ago
+		submit(report(fmt.Sprint("new", i)))
+		o.pass(24 * time.Hour)
+	}
+	if !o.out(addr) {
+		t.Error("failed on five days, and is mailed on")
+	}
 }
 
 // The messages themselves are kept only when asked, by their digest, for so long and no longer.

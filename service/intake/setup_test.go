@@ -131,6 +131,22 @@ func (o *office) out(addr string) bool {
 	return !d.Send()
 }
 
+// confirm says yes again to the news, through the mailbox.
+func (o *office) confirm(addr string) {
+	o.t.Helper()
+	o.n++
+	id := fmt.Sprint("yes", o.n)
+	sub := optoutv1.NewSubscriptionServiceClient(o.c.Conn())
+	s, err := sub.Subscribe(o.t.Context(), &optoutv1.SubscribeRequest{Topic: "news", Address: addr, RequestId: id,
+		Evidence: &optoutv1.ConsentEvidence{Source: "https://example.org/form", Wording: "Yes", Method: "tick-box"}})
+	if err == nil {
+		_, err = sub.ConfirmSubscription(o.t.Context(), &optoutv1.ConfirmSubscriptionRequest{Token: s.ConfirmationToken, RequestId: id + "c"})
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 func (o *office) story(addr string) []*optoutv1.Entry {
 	o.t.Helper()
 	s, err := optoutv1.NewSuppressionServiceClient(o.c.Conn()).ExplainAddress(o.t.Context(), &optoutv1.ExplainAddressRequest{Address: addr})

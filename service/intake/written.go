@@ -26,11 +26,14 @@ func (in *Intake) written(ctx context.Context, b *box, m *message) Result {
 		return ignored("automatic mail never counts") // RFC 3834 section 2; a null path that a session named is one
 	}
 	meaning := r.Meaning
-	if meaning == words.Empty {
+	switch contact := b.kind == contactBox; {
+	case contact && meaning == words.Empty:
+		meaning = words.Other
+	case contact && meaning == words.Cancel: // perhaps of something that they pay for
+		meaning = words.Perhaps
+	case meaning == words.Empty, meaning == words.Cancel:
 		// To have written to unsubscribe@ at all is to have said it: some programs leave out the subject that a link asks for.
-		if meaning = words.Stop; b.kind == contactBox {
-			meaning = words.Other
-		}
+		meaning = words.Stop
 	}
 	if meaning == words.Other {
 		return in.question(ctx, b, m)
@@ -171,12 +174,17 @@ func (in *Intake) queue(ctx context.Context, sender string, b *box, m *message, 
 		item.Sender, item.Token, item.Address, by.Mailing, about = w.token.sender, &to, "", w.token.mailing, to
 	}
 	by.RequestID = m.requestID("queue", item.Sender, claim, w.doubt, item.Address, b.address, about.Key)
+	return in.enqueue(ctx, by, item)
+}
+
+// enqueue queues an item, without its address where that is none that anybody could be mailed at: a person may know what it means.
+func (in *Intake) enqueue(ctx context.Context, by ledger.By, item ledger.QueueItem) Result {
 	o, err := in.o.Ledger.Queue(ctx, by, item)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		item.Address = ""
 		o, err = in.o.Ledger.Queue(ctx, by, item)
 	}
-	return recorded(Queued, o, "waits for review: "+string(w.doubt), err)
+	return recorded(Queued, o, "waits for review: "+string(item.Doubt), err)
 }
 
 // patience is for how long a question whose way on is barred is asked to come again later. Its writer's server gives up after some

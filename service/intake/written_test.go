@@ -2,12 +2,15 @@ package intake_test
 
 import (
 	"net"
+	"net/mail"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
@@ -34,6 +37,8 @@ func TestOwnWords(t *testing.T) {
 	o.want("forged", o.take(at, o.sign("evil.example", o.mail("dee@example.org", at, "unsubscribe", "unsubscribe"))), "queued", "dee@example.org", false)
 	o.want("unclear", o.take(at, o.sign("example.org", o.mail("eva@example.org", at, "my mail", "I want to unsubscribe from the daily letter, but keep the weekly one, if that is possible?"))), "queued", "eva@example.org", false)
 	o.want("a question", o.take(at, o.sign("example.org", o.mail("fred@example.org", at, "opening hours", "When is your shop open on Sundays?"))), "queued", "fred@example.org", false)
+	o.want("cancelled, at stop@", o.take("stop@"+domain, o.sign("example.org", o.mail("hal@example.org", "stop@"+domain, "", "Please cancel my subscription."))), "opted_out", "hal@example.org", true)
+	o.want("asked politely", o.take(at, o.sign("example.org", o.mail("ida@example.org", at, "", "Could you please take me off your list?"))), "opted_out", "ida@example.org", true)
 	o.want("empty, to stop@", o.take("STOP@"+domain, o.sign("example.org", o.mail("gus@example.org", "stop@"+domain, "", ""))), "opted_out", "gus@example.org", true)
 
 	var doubts []string
@@ -88,6 +93,11 @@ func TestQuotedTokenNamesTheAddress(t *testing.T) {
 	o.want("only quoted", o.take(at, o.mail("cy@private.example.com", at, "Re: Good news", "Great, thank you!\r\n\r\n> Unsubscribe: "+o.link(mailed))), "queued", mailed, false)
 	o.want("two people's", o.take(at, o.mail("cy@private.example.com", at, "stop", "stop\r\n\r\n> "+o.link(mailed)+"\r\n> "+o.link("dee@work.example.net"))), "queued", mailed, false)
 	forged := strings.Replace(o.link(mailed), "/u/", "/u/a", 1)
+	unclear := strings.Replace(o.mail("dee@private.example.com", at, "Re: Good news", "I want to unsubscribe from the daily letter, but keep the weekly one, if that is possible?"), "MIME-Version", "In-Reply-To: <x.b-"+o.issue("dee@work.example.net").MessageToken+"@example.com>\r\nMIME-Version", 1)
+	o.want("of mail of one topic, unclear", o.take(at, unclear), "queued", "dee@work.example.net", false)
+	if q := o.queue(); q[len(q)-1].Scope.GetKind() != optoutv1.ScopeKind_SCOPE_KIND_ALL {
+		t.Errorf("what they write speaks of one topic only: %v", q[len(q)-1])
+	}
 	o.want("an altered one", o.take(at, o.mail("mallory@evil.example", at, "stop", "stop\r\n\r\n> "+forged[:len(forged)-1])), "queued", mailed, false)
 }
 
@@ -105,15 +115,7 @@ func TestReplay(t *testing.T) {
 	mine := o.sign("example.org", o.mail("bob@example.org", at, "unsubscribe", "unsubscribe"))
 	o.want("written to us", o.take(at, mine), "opted_out", "bob@example.org", true)
 	first := len(o.story("bob@example.org"))
-	sub := optoutv1.NewSubscriptionServiceClient(o.c.Conn())
-	s, err := sub.Subscribe(t.Context(), &optoutv1.SubscribeRequest{Topic: "news", Address: "bob@example.org", RequestId: "r1",
-		Evidence: &optoutv1.ConsentEvidence{Source: "https://example.org/form", Wording: "Yes", Method: "tick-box"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sub.ConfirmSubscription(t.Context(), &optoutv1.ConfirmSubscriptionRequest{Token: s.ConfirmationToken, RequestId: "r2"}); err != nil {
-		t.Fatal(err)
-	}
+	o.confirm("bob@example.org")
 	o.want("the same message again", o.take(at, "Received: from somewhere\r\n"+mine), "opted_out", "bob@example.org", false)
 	if n := len(o.story("bob@example.org")); n != first+2 {
 		t.Errorf("%d entries, want %d", n, first+2)
@@ -151,8 +153,12 @@ func TestAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.want("stop at the contact address", o.take("Help@Example.com", o.sign("example.org", o.mail("ann@example.org", contact, "Unsubscribe me please", ""))), "opted_out", "ann@example.org", true)
+	o.want("a subscription cancelled there", o.take(contact, o.sign("example.org", o.mail("cy@example.org", contact, "", "Please cancel my subscription."))), "queued", "cy@example.org", false)
 	o.want("empty mail to the contact address", o.take(contact, o.sign("example.org", o.mail("bob@example.org", contact, "", ""))), "queued", "bob@example.org", false)
-	for _, other := range []string{"postmaster@" + domain, "unsubscribe@example.org", "unsubscribe", "unsubscribe@" + domain + ".example", "u-x@" + domain} {
+	postmaster := "postmaster@" + domain
+	o.want("a question to the postmaster", o.take("Postmaster@"+domain, o.mail("cy@example.net", postmaster, "your mail", "Is this server yours?")), "queued", "", false)
+	o.want("stop to the postmaster", o.take(postmaster, o.sign("example.org", o.mail("dee@example.org", postmaster, "Unsubscribe me please", ""))), "opted_out", "dee@example.org", true)
+	for _, other := range []string{"webmaster@" + domain, "postmaster@example.org", "unsubscribe@example.org", "unsubscribe", "unsubscribe@" + domain + ".example", "u-x@" + domain} {
 		o.want(other, o.take(other, o.mail("a@example.org", other, "stop", "")), "not_ours", "", false)
 	}
 	// Without an envelope the header says for whom it was.
@@ -206,6 +212,10 @@ func TestQuestionsAreForwarded(t *testing.T) {
 		t.Fatalf("forwarded: %+v", got)
 	}
 	o.want("it comes back", o.take(at, got[0].Text), "queued", "", false)
+	o.want("the beginning of one", o.take(at, o.mail("fred@example.org", at, "opening hours", "When is your shop open, and"), truncated), "queued", "", false)
+	if n := len(sink.Taken()); n != 1 {
+		t.Errorf("%d passed on, want 1", n)
+	}
 	refuse := func(code int) {
 		sink.Refuse(func(string) error { return &smtp.SMTPError{Code: code, Message: "no"} }, nil)
 	}
@@ -214,7 +224,7 @@ func TestQuestionsAreForwarded(t *testing.T) {
 	refuse(451)
 	later := o.mail("fred@example.org", at, "opening hours", "And on Tuesdays?")
 	later = strings.Replace(later, "Mon, 02 Mar 2026 10:00:00 +0000", time.Now().Format(time.RFC1123Z), 1)
-	if _, err := o.feedback.SubmitReport(t.Context(), &optoutv1.SubmitReportRequest{Recipients: []string{at}, Message: []byte(later)}); err == nil || !strings.Contains(err.Error(), "--mail-out") {
+	if _, err := o.feedback.SubmitReport(t.Context(), &optoutv1.SubmitReportRequest{Recipients: []string{at}, Message: []byte(later)}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "--mail-out") {
 		t.Errorf("taken, though nobody has it: %v", err)
 	}
 	o.pass(25 * time.Hour) // before its writer's server gives up
@@ -225,17 +235,30 @@ func TestQuestionsAreForwarded(t *testing.T) {
 func TestReplies(t *testing.T) {
 	sink := mailtest.NewSink(t)
 	o := newOffice(t, func(c *service.Config) { c.Inbound.MailOut, c.Inbound.Reply = sink.Addr, true })
-	o.take(at, o.mail("forged@example.org", at, "stop", ""))
-	stop := func() *optoutv1.SubmitResult {
-		return o.take(at, o.sign("example.org", o.mail("ann@example.org", at, "Abmelden", "Bitte abmelden")))
+	o.brand(&optoutv1.Sender{Name: "shared"}) // whose mail stops too, of which the one reply is enough
+	name := `Letters, "Ltd." (Ulm)`
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{DisplayName: &name}); err != nil {
+		t.Fatal(err)
 	}
-	o.want("first", stop(), "opted_out", "ann@example.org", true)
-	sink.Wait(t, 1)
-	o.want("again", stop(), "opted_out", "ann@example.org", true)
-	o.want("a third time", stop(), "opted_out", "ann@example.org", true)
-	got := sink.Taken()
-	if len(got) != 1 || !slices.Equal(got[0].To, []string{"ann@example.org"}) || got[0].From != "" {
+	o.take(at, o.mail("forged@example.org", at, "stop", ""))
+	stop := func(addr string) *optoutv1.SubmitResult {
+		return o.take(at, o.sign("example.org", o.mail(addr, at, "Abmelden", "Bitte abmelden")))
+	}
+	o.want("first", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("again", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("a third time", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.confirm("ann@example.org")
+	o.want("after another yes", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	o.want("somebody else", stop("bob@example.org"), "opted_out", "bob@example.org", true)
+	got := sink.Wait(t, 2) // they are sent one after the other
+	if len(got) != 2 || !slices.Equal(got[0].To, []string{"ann@example.org"}) || !slices.Equal(got[1].To, []string{"bob@example.org"}) || got[0].From != "" {
 		t.Fatalf("%+v", got)
+	}
+	o.pass(8 * 24 * time.Hour)
+	o.confirm("ann@example.org")
+	o.want("a week later", stop("ann@example.org"), "opted_out", "ann@example.org", true)
+	if got := sink.Wait(t, 3); len(got) != 3 || !slices.Equal(got[2].To, []string{"ann@example.org"}) {
+		t.Errorf("%+v", got)
 	}
 	for _, want := range []string{"Auto-Submitted: auto-replied", "In-Reply-To: <2@example.org>", "Content-Type: text/plain"} {
 		if !strings.Contains(got[0].Text, want) {
@@ -244,6 +267,13 @@ func TestReplies(t *testing.T) {
 	}
 	if strings.Contains(got[0].Text, "Bitte abmelden") {
 		t.Error("the reply quotes what was written")
+	}
+	m, err := mail.ReadMessage(strings.NewReader(got[0].Text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, err := m.Header.AddressList("From"); err != nil || len(from) != 1 || *from[0] != (mail.Address{Name: name, Address: at}) {
+		t.Errorf("From: %v, %v, want one of %s", from, err, name)
 	}
 }
 

@@ -44,7 +44,8 @@ type Failed struct {
 // Bounce records that mail to an address key failed, as a report says that came back to the signed return path; whoever calls
 // has opened its token. A hard failure makes the address undeliverable; a soft one does when it goes on. Nothing is written for a
 // second soft failure of one day, or when the address is undeliverable already. Hard failures that are part of a storm of their
-// domain wait in the queue, once for each address. Errors: ErrNotFound for a scope that this ledger does not have, ErrInvalidField, and those of a write.
+// domain wait in the queue, once for each address. Errors: ErrNotFound for a scope that this ledger does not have, ErrInvalidField,
+// ErrQueueFull when too many wait, and those of a write.
 func (l *Ledger) Bounce(ctx context.Context, by By, to Tokened, f Failed) (Outcome, error) {
 	s, _, _, ok := l.Registry().Scope(to.Scope)
 	if !ok {
@@ -107,6 +108,9 @@ func (l *Ledger) bounce(ctx context.Context, by By, s *Sender, keys *address.Key
 			if t.storm(strings.ToLower(f.Domain), label(e.Detail[detailDomain])) {
 				if at := t.stormOf(key); at != 0 {
 					return at, false, nil
+				}
+				if t.l.queue.full(0, t.now) {
+					return 0, false, errQueueFull()
 				}
 				e.Kind, e.Scope, e.Detail = Queued, s.All(), maps.Clone(e.Detail)
 				e.Detail[detailClaim], e.Detail[detailDoubt] = string(ClaimBounce), string(DoubtStorm)

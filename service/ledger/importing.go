@@ -89,8 +89,11 @@ func (l *Ledger) Import(ctx context.Context, by By, sender, source string, rows 
 		}
 		return nil
 	})
+	if err != nil { // of which out says nothing: the commit loop may still be at it
+		return ImportOutcome{}, err
+	}
 	out.Position = l.head.Load()
-	return out, err
+	return out, nil
 }
 
 type importID struct {

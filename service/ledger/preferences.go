@@ -93,7 +93,10 @@ func (l *Ledger) UpdatePreferences(ctx context.Context, by By, sender, addr stri
 		}
 		return last, len(written) > 0, nil
 	}, false)
-	if err == nil && req.replay && o.Created {
+	if err != nil { // of which written says nothing: the commit loop may still be at it
+		return nil, Outcome{}, err
+	}
+	if req.replay && o.Created {
 		written = []uint64{o.Entry}
 		for p := o.Entry - 1; ; p-- {
 			e, err := l.entry(ctx, p)
@@ -103,7 +106,7 @@ func (l *Ledger) UpdatePreferences(ctx context.Context, by By, sender, addr stri
 			written = append([]uint64{p}, written...)
 		}
 	}
-	return written, o, err
+	return written, o, nil
 }
 
 func paused(rec *standing.Record, scope uint32) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -58,6 +59,7 @@ func TestQueueDecidesByItself(t *testing.T) {
 		t.Fatalf("%d decided", n)
 	}
 	w.want("news", ann, "OPTED_OUT_ALL")
+	w.want("news", "ann+letters@example.com", "OPTED_OUT_ALL") // as if it had been certain who wrote
 	w.want("news", "stranger@example.net", "SEND")
 	if n := w.due(); n != 0 {
 		t.Errorf("%d decided once more", n)
@@ -154,6 +156,31 @@ func TestFloodsAreHeld(t *testing.T) {
 	}
 }
 
+// A flood holds what asks to stop, and that day's: no question, and nothing that comes on the next day. It does not end at midnight for
+// those who go on.
+func TestFloodsEnd(t *testing.T) {
+	w := newWorld(t)
+	question := w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: "asks@example.org", Claim: ledger.ClaimMessage, Doubt: ledger.DoubtUnread, Source: "10.0.0.0/24"})).Entry
+	for i := range 101 {
+		w.queue(fmt.Sprintf("p%d@example.com", i), fmt.Sprintf("10.0.%d.0/24", i/20))
+	}
+	if held := w.listQueue(ledger.QueueFilter{Held: true}); len(held) != 101 || held[0].Waiting.Position == question {
+		t.Errorf("%d held", len(held))
+	}
+	w.pass(12*time.Hour + time.Minute) // past midnight
+	w.known(ann)
+	w.queue(ann, "192.0.2.0/24")
+	w.queue("p200@example.com", "10.0.0.0/24") // the 21st within a day
+	if held := w.QueueStats().Held; held != 102 {
+		t.Errorf("%d held on the next day, want one more", held)
+	}
+	w.pass(ledger.DefaultQueueDelay)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided themselves, want the one that is no part of a flood", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
 // What is usual grows with the days, so a busy sender's queue is not held for being busy.
 func TestUsualDaysAreNotHeld(t *testing.T) {
 	w := newWorld(t)
@@ -243,6 +270,31 @@ func TestQueueIsBounded(t *testing.T) {
 	w.queue(ann, "192.0.2.0/24")
 }
 
+// Nothing makes the queue longer than it may be: neither messages nor a storm of bounces. What is not taken is to come again.
+func TestQueueIsFull(t *testing.T) {
+	w := newWorld(t)
+	bounce := func(i int) error {
+		_, err := w.BounceAddress(w.ctx(), ledger.By{}, "", fmt.Sprintf("p%d@big.example", i), ledger.Failed{Failure: ledger.HardFailure})
+		return err
+	}
+	for i := range ledger.StormLeast {
+		if err := bounce(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.FillQueue()
+	if _, err := w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Address: ann, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnproved}); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a message is taken: %v", err)
+	}
+	if err := bounce(ledger.StormLeast); !errors.Is(err, ledger.ErrQueueFull) {
+		t.Errorf("a bounce of a storm is taken: %v", err)
+	}
+	w.reopen() // nobody waits there any more
+	if err := bounce(ledger.StormLeast); err != nil {
+		t.Error(err)
+	}
+}
+
 // When hard bounces of one domain jump, those that follow are held until somebody decides; other domains are not concerned.
 func TestBounceStorm(t *testing.T) {
 	w := newWorld(t)
@@ -298,20 +350,35 @@ func TestBounceStorm(t *testing.T) {
 	}
 }
 
-// A clock that was a year ahead once, and was set right, keeps no opt-out waiting for a year.
-func TestQueueDecidesAfterAWrongClock(t *testing.T) {
-	w := newWorld(t)
-	const year = 365 * 24 * time.Hour
-	w.pass(year)
-	w.known(bob)
-	w.pass(-year)
-	w.queue(bob, "192.0.2.0/24")
-	w.reopen()
-	if w.pass(23 * time.Hour); w.due() != 0 {
-		t.Error("decided before its time")
-	}
-	if w.pass(2 * time.Hour); w.due() != 1 {
-		t.Error("not decided")
+// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
+// that domain.
+func TestLargeMailingIsNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		mailed, bounced int
+		domain          string
+		later           time.Duration
+		want            bool
+	}{
+		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
+		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
+		"one in ten bounces":               {2000, 200, "big.example", 0, true},
+		"another domain was mailed":        {20000, 200, "other.example", 0, true},
+		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
+		"few are asked about all the time": {200, 200, "big.example", 0, true},
+	} {
+		w := newWorld(t)
+		for i := range 20000 {
+			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+		}
+		w.pass(c.later)
+		for i := range c.bounced {
+			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
+				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+		}
+		if storm := w.QueueStats().Storms > 0; storm != c.want {
+			t.Errorf("%s: held: %v", name, storm)
+		}
+		w.close()
 	}
 }
 
@@ -389,35 +456,56 @@ func TestFloodsDoNotBecomeUsual(t *testing.T) {
 	}
 }
 
-// A large mailing meets mailboxes that are gone: that is no storm as long as they are few of those who were mailed, lately, and at
-// that domain.
-func TestLargeMailingIsNoStorm(t *testing.T) {
-	for name, c := range map[string]struct {
-		mailed, bounced int
-		domain          string
-		later           time.Duration
-		want            bool
-	}{
-		"one in a hundred bounces":         {20000, 200, "big.example", 0, false},
-		"they bounce a day later":          {20000, 200, "big.example", 24 * time.Hour, false},
-		"one in ten bounces":               {2000, 200, "big.example", 0, true},
-		"another domain was mailed":        {20000, 200, "other.example", 0, true},
-		"it was mailed days ago":           {20000, 200, "big.example", 48 * time.Hour, true},
-		"few are asked about all the time": {200, 200, "big.example", 0, true},
-	} {
-		w := newWorld(t)
-		for i := range 20000 {
-			w.check("news", fmt.Sprintf("p%d@%s", i%c.mailed, c.domain))
+// bounces makes n mailboxes of a domain fail for good, at once, and tells how many of them are held.
+func (w *world) bounces(domain string, n int) (held int) {
+	w.t.Helper()
+	var all sync.WaitGroup
+	entries := make([]uint64, n)
+	for i := range n {
+		w.n++
+		addr := fmt.Sprintf("p%d@%s", w.n, domain)
+		all.Go(func() {
+			o, err := w.BounceAddress(w.ctx(), ledger.By{}, "", addr, ledger.Failed{Failure: ledger.HardFailure})
+			if entries[i] = o.Entry; err != nil {
+				w.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for _, at := range entries {
+		if line, err := w.Line(w.ctx(), at); err != nil {
+			w.t.Fatal(err)
+		} else if line.Kind == ledger.Queued {
+			held++
 		}
-		w.pass(c.later)
-		for i := range c.bounced {
-			w.must(w.Bounce(w.ctx(), ledger.By{}, ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(fmt.Sprintf("p%d@big.example", i))},
-				ledger.Failed{Failure: ledger.HardFailure, Domain: "Big.example"}))
+	}
+	return held
+}
+
+// A storm is told by what is usual at the domain: as many a day as before are none, and those that come at once are counted each.
+func TestUsualBouncesAreNoStorm(t *testing.T) {
+	w := newWorld(t)
+	for range 30 {
+		if held := w.bounces("busy.example", 20); held != 0 {
+			t.Fatalf("%d held on a usual day", held)
 		}
-		if storm := w.QueueStats().Storms > 0; storm != c.want {
-			t.Errorf("%s: held: %v", name, storm)
+		w.pass(24 * time.Hour)
+	}
+	if held := w.bounces("busy.example", 100); held != 0 {
+		t.Errorf("%d held, which is not ten times the usual", held)
+	}
+	for range 3 {
+		if held := w.bounces("quiet.example", ledger.StormLeast); held != 0 {
+			t.Errorf("%d held, of no more than any domain may have", held)
 		}
-		w.close()
+		w.pass(24 * time.Hour)
+	}
+	w.close()
+	wait := make(chan struct{})
+	w.openWith(func(s ledger.Store) ledger.Store { return &slow{s, wait} })
+	time.AfterFunc(50*time.Millisecond, func() { close(wait) }) // by then they stand in line for one commit
+	if held := w.bounces("new.example", ledger.StormLeast+25); held != 25 {
+		t.Errorf("%d held of %d", held, ledger.StormLeast+25)
 	}
 }
 
@@ -459,11 +547,7 @@ func TestOwnWordsCoverSubaddresses(t *testing.T) {
 // Who is named by a token of ours was mailed, though the ledger has no entry of them: what they ask for in doubt decides itself too.
 func TestNamedByTokenIsKnown(t *testing.T) {
 	w := newWorld(t)
-	s := w.Registry().Sender("")
-	if s == nil {
-		s = w.Registry().Sender(ledger.DefaultSender)
-	}
-	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: s.All(), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
+	w.must(w.Queue(w.ctx(), ledger.By{Channel: ledger.ByMail}, ledger.QueueItem{Token: &ledger.Tokened{Scope: w.number("ALL"), Generation: 1, Key: w.key(ann)}, Claim: ledger.ClaimOptOut, Doubt: ledger.DoubtUnclear}))
 	w.reopen()
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
@@ -489,6 +573,36 @@ func TestQueueDoesNotBeatALaterYes(t *testing.T) {
 		w.reopen()
 		w.due()
 	}
+	if n, _, err := w.Decide(w.ctx(), w.admin(), "", []uint64{at}, ledger.DecideSuppress, "she meant it"); n != 1 || err != nil {
+		t.Errorf("a person decides: %d, %v", n, err)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+}
+
+// Nor does an older yes keep what is newer from being done; and what was done meanwhile is not done twice.
+func TestQueueBeatsAnEarlierYes(t *testing.T) {
+	w := newWorld(t)
+	w.confirm(w.subscribe(full("news", ann)))
+	w.queue(ann, "192.0.2.0/24")
+	w.queue(ann, "192.0.2.0/24")
+	w.pass(ledger.DefaultQueueDelay)
+	if n := w.due(); n != 2 {
+		t.Errorf("%d decided", n)
+	}
+	w.want("news", ann, "OPTED_OUT_ALL")
+	st, err := w.Explain(w.ctx(), "", ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noes := 0
+	for _, l := range st.Lines {
+		if l.Kind == ledger.OptedOut {
+			noes++
+		}
+	}
+	if noes != 1 {
+		t.Errorf("%d noes are written", noes)
+	}
 }
 
 // Questions are no flood: however many come from where an opt-out comes from, it decides itself.
@@ -502,5 +616,76 @@ func TestQuestionsHoldNoOptOut(t *testing.T) {
 	w.pass(ledger.DefaultQueueDelay + time.Minute)
 	if n := w.due(); n != 1 {
 		t.Errorf("%d decided", n)
+	}
+}
+
+// What could not be written was not decided: not by the count that is told, and not on the ledger; it is decided when there is room.
+func TestDecidingOnAFullDisk(t *testing.T) {
+	w := newWorld(t)
+	w.known(ann)
+	w.queue(ann, "192.0.2.0/24")
+	w.close()
+	f := &faulty{}
+	w.openWith(func(s ledger.Store) ledger.Store { f.Store = s; return f })
+	w.pass(ledger.DefaultQueueDelay)
+	full := error(ledger.ErrStorageFull)
+	f.fail.Store(&full)
+	if n, err := w.DecideDue(w.ctx()); n != 0 || !errors.Is(err, ledger.ErrStorageFull) {
+		t.Errorf("%d decided, %v", n, err)
+	}
+	w.want("news", ann, "SEND")
+	f.fail.Store(nil)
+	if n := w.due(); n != 1 {
+		t.Errorf("%d decided when there was room", n)
+	}
+}
+
+// slow is a store whose commits wait.
+type slow struct {
+	ledger.Store
+	wait chan struct{}
+}
+
+func (s *slow) Append(ctx context.Context, c *ledger.Commit) error {
+	<-s.wait
+	return s.Store.Append(ctx, c)
+}
+
+// Who does not wait for a commit is not told of what may become of it.
+func TestGivenUpWrites(t *testing.T) {
+	for name, write := range map[string]func(w *world, ctx context.Context, queued, wrong uint64) (int, error){
+		"decided by a person": func(w *world, ctx context.Context, queued, _ uint64) (int, error) {
+			n, _, err := w.Decide(ctx, w.admin(), "", []uint64{queued}, ledger.DecideDismiss, "read by hand")
+			return n, err
+		},
+		"decided by itself": func(w *world, ctx context.Context, _, _ uint64) (int, error) { return w.DecideDue(ctx) },
+		"voided": func(w *world, ctx context.Context, _, wrong uint64) (int, error) {
+			n, _, err := w.Void(ctx, w.admin(), "", []uint64{wrong}, "it was forged", "ticket 7")
+			return n, err
+		},
+		"imported": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			o, err := w.Import(ctx, w.admin(), "", "list", []ledger.ImportRow{{Address: ann}}, false, false)
+			return o.Added, err
+		},
+		"preferences": func(w *world, ctx context.Context, _, _ uint64) (int, error) {
+			written, _, err := w.UpdatePreferences(ctx, w.admin(), "", ann, []ledger.Preference{{Kind: ledger.OptedOut}})
+			return len(written), err
+		},
+	} {
+		w := newWorld(t)
+		w.known(ann)
+		queued := w.queue(ann, "192.0.2.0/24")
+		wrong := w.must(w.Suppress(w.ctx(), w.admin(), ledger.Suppression{Address: "bob@example.com", Reason: ledger.ReasonComplaint})).Entry
+		w.close()
+		wait := make(chan struct{})
+		w.openWith(func(s ledger.Store) ledger.Store { return &slow{s, wait} })
+		w.pass(ledger.DefaultQueueDelay)
+		ctx, cancel := context.WithTimeout(w.ctx(), 100*time.Millisecond)
+		if n, err := write(w, ctx, queued, wrong); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %d written, %v", name, n, err)
+		}
+		cancel()
+		close(wait)
+		w.close()
 	}
 }

@@ -66,7 +66,7 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 			source = label(e.Detail[detailSource])
 		}
 		if l.queue.full(source, t.now) {
-			return 0, false, &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
+			return 0, false, errQueueFull()
 		}
 		e := e
 		if req != nil {
@@ -80,6 +80,10 @@ func (l *Ledger) Queue(ctx context.Context, by By, item QueueItem) (Outcome, err
 		at, err := t.add(&e, row)
 		return at, true, err
 	}, false)
+}
+
+func errQueueFull() error {
+	return &Error{Kind: ErrQueueFull, Problem: "too many messages wait for review", Remedy: "decide those that wait (\"optout queue list\"); what comes is to be tried again later"}
 }
 
 // queueEntry makes the entry that queues an item.
@@ -190,7 +194,10 @@ func (l *Ledger) Decide(ctx context.Context, by By, sender string, entries []uin
 		n, last, err = decideAll(t, by, items, d, justification, row, req)
 		return last, n > 0, err
 	}, false)
-	if err == nil && req != nil && req.replay && o.Created {
+	if err != nil { // of which n says nothing: the commit loop may still be at it
+		return 0, Outcome{}, err
+	}
+	if req != nil && req.replay && o.Created {
 		n, err = l.writtenBy(ctx, req, Decided)
 	}
 	return n, o, err
@@ -321,8 +328,11 @@ func (l *Ledger) DecideDue(ctx context.Context) (int, error) {
 			n, _, err = decideAll(t, By{Channel: BySystem}, items, DecideSuppress, "nobody decided in time", nil, nil)
 			return err
 		})
+		if err != nil { // of which n says nothing: the commit loop may still be at it
+			return err
+		}
 		items, total = items[:0], total+n
-		return err
+		return nil
 	}
 	var faults error
 	failed := 0

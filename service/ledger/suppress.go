@@ -258,7 +258,10 @@ func (l *Ledger) Void(ctx context.Context, by By, sender string, entries []uint6
 		}
 		return last, last != 0, nil
 	}, false)
-	if err == nil && req.replay && o.Created {
+	if err != nil { // of which voided says nothing: the commit loop may still be at it
+		return 0, Outcome{}, err
+	}
+	if req.replay && o.Created {
 		voided, err = l.writtenBy(ctx, req, Voided)
 	}
 	return voided, o, err

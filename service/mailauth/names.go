@@ -27,13 +27,11 @@ const (
 	maxKeyRecord = 2 << 10
 )
 
-var (
-	errLookups   = errors.New("too many DNS look-ups for one message")
-	errKeyRecord = errors.New("the key record is too large")
-)
+var errKeyRecord = errors.New("the key record is too large")
 
-// names asks the DNS for one check, names with their final dot, so that no search list applies. It counts, bounds, and sorts errors into two kinds: the name or record does not exist, which is an answer,
-// and everything else, which is temporary.
+// names asks the DNS for one check, names with their final dot, so that no search list applies. It counts, bounds, and sorts errors
+// into two kinds: the name or record does not exist, which is an answer, and everything else, which is temporary. So is a question
+// beyond maxLookups: what was not asked is not known, or a stranger could use up the look-ups and hide a policy.
 type names struct {
 	ctx    context.Context
 	r      Resolver
@@ -45,7 +43,7 @@ type names struct {
 
 func ask[T any](n *names, ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (got T, err error) {
 	if n.asked.Add(1) > maxLookups {
-		return got, errLookups
+		return got, &net.DNSError{Err: "too many look-ups for one message", Name: name, IsTemporary: true}
 	}
 	noAnswer := &net.DNSError{Err: "no answer", Name: name, IsTemporary: true}
 	if n.silent.is(name) {

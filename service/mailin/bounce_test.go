@@ -89,7 +89,7 @@ func TestForgedBouncesAreRefused(t *testing.T) {
 	if token[30] == 'a' {
 		swap = "b"
 	}
-	for _, local := range []string{"postmaster", "b-", "u-" + token, "b-" + unsubscribe[2:2+link.Length], "b-" + token[:30] + swap + token[31:], "c-" + token} {
+	for _, local := range []string{"nobody", "b-", "u-" + token, "b-" + unsubscribe[2:2+link.Length], "b-" + token[:30] + swap + token[31:], "c-" + token} {
 		p.say("250:MAIL FROM:<>", "550:RCPT TO:<"+local+"@unsub.example.com>")
 	}
 	if p.out(addr) {

@@ -10,13 +10,12 @@ import (
 // Intake says which addresses exist and takes messages for them. The server calls it from many goroutines at once.
 type Intake interface {
 	// Open is asked at RCPT TO, with the address as it stood there, without angle brackets. ErrNoSuchAddress is answered with
-	// 550 5.1.1, a Refused with 550 5.7.1 and its text, ErrBusy and any other error with 451 4.3.0.
+	// 550 5.1.1, any other error with 451 4.3.0.
 	Open(ctx context.Context, e *Envelope, rcpt string) (Box, error)
 	// Take is asked after the final dot, when the whole message was read and is well-formed. Its results stand for the boxes, in
-	// order; nil says that everything the message asks of that box is durable and in force, and nothing less. A Refused is
-	// answered with 550 5.7.1 and its text, every other error with 451 4.3.0: the sender keeps the message and tries again, so
-	// taking a message twice must be harmless. Over SMTP one answer stands for all boxes: 250 when every result is nil, else 451
-	// when any asks for a retry.
+	// order; nil says that everything the message asks of that box is durable and in force, and nothing less. An error is answered
+	// with 451 4.3.0: the sender keeps the message and tries again, so taking a message twice must be harmless. Over SMTP one
+	// answer stands for all boxes: 250 when every result is nil.
 	Take(ctx context.Context, e *Envelope, boxes []Box, m *Message) []error
 }
 
@@ -49,15 +48,5 @@ type Message struct {
 // about; what they say of it stands before.
 const Kept = 1 << 20
 
-// What an intake may answer.
-var (
-	// ErrNoSuchAddress says that no mail is taken for an address, and never will be.
-	ErrNoSuchAddress = errors.New("there is no such address here")
-	// ErrBusy asks the sender to try again later.
-	ErrBusy = errors.New("please try again later")
-)
-
-// Refused is a permanent refusal; its text is shown to the sender, so it holds no personal data.
-type Refused struct{ Text string }
-
-func (r *Refused) Error() string { return r.Text }
+// ErrNoSuchAddress says that no mail is taken for an address, and never will be.
+var ErrNoSuchAddress = errors.New("there is no such address here")

@@ -136,7 +136,7 @@ func TestOtherMailIsRefused(t *testing.T) {
 		swap = "b"
 	}
 	for _, rcpt := range []string{"newsletter@" + domain, "unsubscribe@example.org", "someone@example.org", "u-@" + domain, local[:len(local)-1] + "@" + domain,
-		local[:40] + swap + local[41:] + "x@" + domain, "b-" + local[2:] + "@" + domain, "postmaster@" + domain} {
+		local[:40] + swap + local[41:] + "x@" + domain, "b-" + local[2:] + "@" + domain, "webmaster@" + domain} {
 		p.say("250:MAIL FROM:<x@example.org>", "550:RCPT TO:<"+rcpt+">")
 	}
 	for name, message := range map[string]string{"bare LF": "Subject: x\r\n\r\nhello\nworld\r\n.", "bare CR": "Subject: x\r\n\r\nhello\rworld\r\n.", "NUL": "Subject: x\r\n\r\nhel\x00lo\r\n."} {

@@ -93,8 +93,11 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	box, err := s.b.Intake.Open(ctx, s.envelope, to)
-	if err != nil {
-		return s.fault(answer(err))
+	switch {
+	case errors.Is(err, ErrNoSuchAddress):
+		return s.fault(errUnknown)
+	case err != nil:
+		return errUnsaved
 	}
 	s.boxes, s.to = append(s.boxes, box), append(s.to, to)
 	return nil
@@ -110,22 +113,12 @@ func (s *session) fault(err *smtp.SMTPError) error {
 
 // Data takes a message over SMTP, where one answer stands for all recipients.
 func (s *session) Data(r io.Reader) error {
-	results, _, err := s.take(r)
-	if err != nil {
-		return s.fault(err)
-	}
-	var refused *smtp.SMTPError
-	for _, e := range results {
-		switch {
-		case e == nil:
-		case e.Temporary():
-			return e
-		default:
-			refused = e
-		}
-	}
+	results, _, refused := s.take(r)
 	if refused != nil {
 		return s.fault(refused)
+	}
+	if errors.Join(results...) != nil {
+		return errUnsaved
 	}
 	s.conn.renew()
 	return nil
@@ -133,13 +126,13 @@ func (s *session) Data(r io.Reader) error {
 
 // LMTPData takes a message over LMTP, where each recipient has an answer of its own (RFC 2033 section 4.2).
 func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
-	results, to, err := s.take(r)
-	if err != nil {
-		return s.fault(err)
+	results, to, refused := s.take(r)
+	if refused != nil {
+		return s.fault(refused)
 	}
-	for i, e := range results {
-		if e != nil {
-			status.SetStatus(to[i], s.fault(e))
+	for i, err := range results {
+		if err != nil {
+			status.SetStatus(to[i], errUnsaved)
 			continue
 		}
 		s.conn.renew()
@@ -148,8 +141,8 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	return nil
 }
 
-// take reads the message and returns, for each recipient, the answer: nil when the intake has it durable and in force.
-func (s *session) take(r io.Reader) ([]*smtp.SMTPError, []string, *smtp.SMTPError) {
+// take reads the message, and returns the intake's results and the recipients for which they stand.
+func (s *session) take(r io.Reader) (results []error, to []string, refused *smtp.SMTPError) {
 	s.mu.Lock()
 	envelope, boxes, to := s.envelope, s.boxes, s.to
 	s.mu.Unlock()
@@ -157,43 +150,26 @@ func (s *session) take(r io.Reader) ([]*smtp.SMTPError, []string, *smtp.SMTPErro
 		return nil, nil, errOver
 	}
 	s.conn.octets.Store(commandOctets + messageOctets) // the library reads to the end also a message that is refused here
-	m, done, err := s.b.door.read(r, s.conn.network)
+	m, done, refused := s.b.door.read(r, s.conn.network)
 	defer done()
-	if err != nil {
-		return nil, nil, err
+	if refused != nil {
+		return nil, nil, refused
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
-	taken := s.b.Intake.Take(ctx, envelope, boxes, m)
-	if len(taken) != len(boxes) {
+	results = s.b.Intake.Take(ctx, envelope, boxes, m)
+	if len(results) != len(boxes) {
 		s.b.Log.Error("mail could not be recorded: the intake has not answered for each recipient")
 		return nil, nil, errUnsaved
 	}
-	results := make([]*smtp.SMTPError, len(taken))
-	for i, err := range taken {
-		if err != nil {
-			results[i] = answer(err)
-		}
-	}
 	return results, to, nil
-}
-
-// answer is what a client is told of an intake's error.
-func answer(err error) *smtp.SMTPError {
-	if errors.Is(err, ErrNoSuchAddress) {
-		return errUnknown
-	}
-	if refused := (*Refused)(nil); errors.As(err, &refused) {
-		return refuse(550, smtp.EnhancedCode{5, 7, 1}, printable(refused.Text))
-	}
-	return errUnsaved
 }
 
 func ascii(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }
 
-// printable makes a text fit for a line of an answer.
+// printable makes a client's name fit for the record.
 func printable(s string) string {
 	s = strings.Map(func(c rune) rune {
 		if c < ' ' || c >= 0x7f {

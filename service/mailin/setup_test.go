@@ -3,6 +3,7 @@ package mailin_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,7 +36,7 @@ type office struct {
 func (o *office) Open(_ context.Context, _ *mailin.Envelope, rcpt string) (mailin.Box, error) {
 	switch {
 	case strings.HasPrefix(rcpt, "busy"):
-		return nil, mailin.ErrBusy
+		return nil, errors.New("for now")
 	case strings.HasPrefix(rcpt, "no"), !strings.HasSuffix(rcpt, "@example.com"):
 		return nil, mailin.ErrNoSuchAddress
 	}
@@ -56,9 +57,7 @@ func (o *office) Take(_ context.Context, _ *mailin.Envelope, boxes []mailin.Box,
 		case "mute":
 			return nil // an intake that forgets to answer
 		case "later":
-			results[i] = mailin.ErrBusy
-		case "refused":
-			results[i] = &mailin.Refused{Text: "not\r\nhere"}
+			results[i] = errors.New("for now")
 		}
 	}
 	return results

@@ -76,6 +76,7 @@ func StartDovecot(t testing.TB, settings ...string) *Dovecot {
 	}
 	_, port, _ := net.SplitHostPort(d.Addr)
 	_, plain, _ := net.SplitHostPort(d.Plain)
+	// Without the listener of anvil nobody is answered the later the more often he is refused.
 	d.write("dovecot.conf", fmt.Sprintf(`
 base_dir = %[1]s/run
 state_dir = %[1]s/state
@@ -101,6 +102,11 @@ passdb {
 userdb {
   driver = static
   args = uid=nobody gid=%[4]s home=%[1]s/mail
+}
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
 }
 service imap-login {
   inet_listener imap {
@@ -178,23 +184,29 @@ func (d *Dovecot) Stop() {
 	if d.daemon == nil {
 		return
 	}
-	group := -d.daemon.Process.Pid
-	d.daemon.Process.Signal(syscall.SIGTERM)
-	ended := make(chan struct{})
-	go func() { d.daemon.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(5 * time.Second):
-		syscall.Kill(group, syscall.SIGKILL)
-		<-ended
-	}
-	syscall.Kill(group, syscall.SIGKILL) // sessions outlive it, and would still answer
+	syscall.Kill(-d.daemon.Process.Pid, syscall.SIGKILL) // all of the group: sessions outlive the master, and would still answer
+	d.daemon.Wait()
 	d.daemon = nil
+}
+
+// Kick ends all sessions; the server goes on.
+func (d *Dovecot) Kick() {
+	d.t.Helper()
+	if said, err := exec.Command("doveadm", "-c", d.path("dovecot.conf"), "kick", DovecotUser).CombinedOutput(); err != nil {
+		d.t.Fatalf("%v: %s", err, said)
+	}
 }
 
 // URL is the URL of a folder, for --imap.
 func (d *Dovecot) URL(folder string) string {
-	return "imaps://" + url.QueryEscape(DovecotUser) + "@" + d.Addr + "/" + url.PathEscape(folder) + "?password-file=" + url.QueryEscape(d.PasswordFile)
+	return d.url(DovecotUser, folder, "password-file", d.PasswordFile)
+}
+
+// OAuthURL is the same for a user who comes with the tokens of an OAuth file.
+func (d *Dovecot) OAuthURL(user, file string) string { return d.url(user, "INBOX", "oauth-file", file) }
+
+func (d *Dovecot) url(user, folder, kind, file string) string {
+	return "imaps://" + url.QueryEscape(user) + "@" + d.Addr + "/" + url.PathEscape(folder) + "?" + kind + "=" + url.QueryEscape(file)
 }
 
 func freePort(t testing.TB) string {

@@ -14,6 +14,9 @@ var (
 	statusForm = regexp.MustCompile(`^[245]\.[0-9]{1,3}\.[0-9]{1,3}$`)
 	// policy are words for mail that is refused for its sender or content, by servers that give a mailbox's status for it.
 	policy = regexp.MustCompile(`(?i)\b(spam|spf|dkim|dmarc|policy|blocked|black ?list(ed)?|block ?list(ed)?|reputation|unsolicited|authentication|relay(ing)? denied|banned)\b`)
+	// ofSender are words about the sender's address, and tooFast for a mailbox that gets more than it may.
+	ofSender = regexp.MustCompile(`(?i)\bsender('s)? (address|domain|verify|verification|rejected|denied|unknown)|\b(return|reverse)[ -]path\b|\bmail from\b`)
+	tooFast  = regexp.MustCompile(`(?i)\bat a rate\b|\brate limit|\btoo (many|fast)\b`)
 	// unknown are words for a mailbox that does not exist.
 	unknown = regexp.MustCompile(`(?i)user unknown|unknown user|no such (user|mailbox|recipient|address|person)|(mailbox|user|recipient|address) (is |was )?(not found|unknown)|does(n't| not) exist|recipnotfound`)
 )
@@ -40,6 +43,10 @@ func bounce(permanent bool, status, words string) What {
 	case strings.HasPrefix(status, "2."):
 		return 0
 	case strings.HasPrefix(status, "4."), status == "5.2.2":
+		return SoftBounce
+	case status == "5.1.7", status == "5.1.8", ofSender.MatchString(words): // RFC 3463 section 3.2: the sender's mailbox, its domain
+		return 0
+	case status == "5.2.1" && tooFast.MatchString(words):
 		return SoftBounce
 	case hardStatus[status]:
 		if blames {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // maxDepth is how deep JSON may nest. encoding/json stops only at 10 000.
@@ -106,7 +107,8 @@ func text(s string, limit int) string {
 	return strings.TrimSpace(s)
 }
 
-// usable tells whether id and address can be an event's.
+// usable tells whether id and address can be an event's. An id is kept as evidence, which takes no control characters.
 func usable(id, address string) bool {
-	return id != "" && len(id) <= maxID && address != "" && len(address) <= 320
+	return id != "" && len(id) <= maxID && utf8.ValidString(id) && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f }) &&
+		address != "" && len(address) <= 320
 }

@@ -263,15 +263,18 @@ func TestMailgun(t *testing.T) {
 		event string
 		want  string
 	}{
-		"unsubscribed":       {`{"event":"unsubscribed","id":"Ase7i2zsRYeDXztHGENqRA","timestamp":1521243339.873676,"recipient":"alice@example.com","log-level":"info","tags":["my_tag_1"]}`, "unsubscribe alice@example.com"},
-		"complained":         {`{"event":"complained","id":"ncV2XwymRUKbPek_MIM-Gw","timestamp":1521233123.501324,"recipient":"alice@example.com","tags":[]}`, "complaint alice@example.com"},
-		"permanent":          {`{"event":"failed","severity":"permanent","reason":"bounce","id":"G9Bn5sl1TC6nu79C8C0bwg","timestamp":1521233195.375624,"recipient":"alice@example.com","delivery-status":{"code":550,"enhanced-code":"5.1.1","message":"5.1.1 no such user","description":""}}`, "hard-bounce alice@example.com"},
-		"permanent, no code": {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":605,"message":"","description":"No Such User Here"}}`, "hard-bounce alice@example.com"},
-		"too old":            {`{"event":"failed","severity":"permanent","reason":"old","id":"x","recipient":"alice@example.com","delivery-status":{"code":602,"message":"Too old"}}`, "soft-bounce alice@example.com"},
-		"temporary":          {`{"event":"failed","severity":"temporary","reason":"generic","id":"x","recipient":"alice@example.com","delivery-status":{"code":452,"enhanced-code":"4.2.2"}}`, ""},
-		"suppressed":         {`{"event":"failed","severity":"permanent","reason":"suppress-bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":605,"message":"","description":"Not delivering to previously bounced address"}}`, ""},
-		"policy":             {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":550,"message":"5.7.1 refused by policy"}}`, ""},
-		"delivered":          {`{"event":"delivered","id":"x","recipient":"alice@example.com"}`, ""},
+		"unsubscribed":            {`{"event":"unsubscribed","id":"Ase7i2zsRYeDXztHGENqRA","timestamp":1521243339.873676,"recipient":"alice@example.com","log-level":"info","tags":["my_tag_1"]}`, "unsubscribe alice@example.com"},
+		"complained":              {`{"event":"complained","id":"ncV2XwymRUKbPek_MIM-Gw","timestamp":1521233123.501324,"recipient":"alice@example.com","tags":[]}`, "complaint alice@example.com"},
+		"permanent":               {`{"event":"failed","severity":"permanent","reason":"bounce","id":"G9Bn5sl1TC6nu79C8C0bwg","timestamp":1521233195.375624,"recipient":"alice@example.com","delivery-status":{"code":550,"enhanced-code":"5.1.1","message":"5.1.1 no such user","description":""}}`, "hard-bounce alice@example.com"},
+		"permanent, no code":      {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":605,"message":"","description":"No Such User Here"}}`, "hard-bounce alice@example.com"},
+		"too old":                 {`{"event":"failed","severity":"permanent","reason":"old","id":"x","recipient":"alice@example.com","delivery-status":{"code":602,"message":"Too old"}}`, "soft-bounce alice@example.com"},
+		"temporary":               {`{"event":"failed","severity":"temporary","reason":"generic","id":"x","recipient":"alice@example.com","delivery-status":{"code":452,"enhanced-code":"4.2.2"}}`, ""},
+		"suppressed":              {`{"event":"failed","severity":"permanent","reason":"suppress-bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":605,"message":"","description":"Not delivering to previously bounced address"}}`, ""},
+		"policy":                  {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":550,"message":"5.7.1 refused by policy"}}`, ""},
+		"our own domain unknown":  {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":550,"message":"550 5.1.8 Sender address rejected: domain does not exist"}}`, ""},
+		"our own address unknown": {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":550,"message":"550 unknown user in reply to MAIL FROM"}}`, ""},
+		"too much for Gmail":      {`{"event":"failed","severity":"permanent","reason":"bounce","id":"x","recipient":"alice@example.com","delivery-status":{"code":550,"message":"550-5.2.1 The user you are trying to contact is receiving mail at a rate that"}}`, "soft-bounce alice@example.com"},
+		"delivered":               {`{"event":"delivered","id":"x","recipient":"alice@example.com"}`, ""},
 	} {
 		d, err := p.Receive(t.Context(), &provider.Request{Body: providertest.Mailgun(mailgunKey, token, now, json.RawMessage(c.event)), At: now})
 		if err != nil {

@@ -44,10 +44,15 @@ func classify(action, code, words string) Class {
 		return None
 	case strings.HasPrefix(code, "4."):
 		return Soft
+	case code == "5.1.7", code == "5.1.8", says(plain, ofSender): // RFC 3463 section 3.2: the sender's mailbox, its domain
+		return Blocked
 	case hard[code]:
-		// Some servers answer 5.1.1 or 5.2.1 to what they block: their own words say so.
-		if refused && !unknown || strings.Contains(plain, "max message size") {
+		// Some servers answer 5.1.1 or 5.2.1 to what they block, and Gmail 5.2.1 to what is too much: their own words say so.
+		switch {
+		case refused && !unknown, strings.Contains(plain, "max message size"):
 			return Blocked
+		case says(plain, full) && !unknown:
+			return Soft
 		}
 		return Hard
 	case code == "5.2.2":
@@ -61,11 +66,11 @@ func classify(action, code, words string) Class {
 		return Blocked
 	case refused:
 		return Blocked
-	case says(plain, full):
+	case says(plain, full), strings.HasPrefix(reply, "4"):
 		return Soft
 	case unknown:
 		return Hard
-	case says(plain, lost), strings.HasPrefix(reply, "4"):
+	case says(plain, lost):
 		return Soft
 	case code == "" && reply == "":
 		return Soft // it failed, and nobody says why

@@ -10,6 +10,10 @@ import (
 	"mime/quotedprintable"
 	"net/textproto"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/emersion/go-message/charset"
 )
 
 // part is one entity of a message (RFC 2045): its header and its body, not yet decoded.
@@ -112,8 +116,9 @@ type walker struct {
 	disposition                bool
 	// wrapped: the report is a message within the message; unwrapped: it was found there.
 	wrapped, unwrapped bool
-	// text is the first text part, markup is whether it is HTML.
+	// text is the first text part, label names its charset, markup is whether it is HTML.
 	text   []byte
+	label  string
 	markup bool
 	// every: all text parts are kept, in texts, instead of the first alone.
 	every bool
@@ -154,12 +159,14 @@ func (w *walker) walk(p *part, depth int) {
 		return // what is in there was sent by others, and reports nothing
 	}
 	if strings.HasPrefix(p.media, "multipart/") && p.params["boundary"] != "" {
-		r := multipart.NewReader(bytes.NewReader(p.body), p.params["boundary"])
+		r, found := multipart.NewReader(bytes.NewReader(p.body), p.params["boundary"]), false
 		for w.parts <= maxParts {
 			next, err := r.NextRawPart()
 			if err != nil {
+				w.plain(p, !found)
 				return
 			}
+			found = true
 			body, err := io.ReadAll(io.LimitReader(next, MaxMessage))
 			if len(body) == 0 && err != nil {
 				return
@@ -176,17 +183,36 @@ func (w *walker) walk(p *part, depth int) {
 	if w.every && strings.HasPrefix(p.media, "text/") && len(w.texts) < maxTexts {
 		w.texts = append(w.texts, p.decoded())
 	}
-	if w.text == nil && strings.HasPrefix(p.media, "text/") {
-		w.text, w.markup = p.decoded(), p.media == "text/html"
+	w.plain(p, strings.HasPrefix(p.media, "text/") || strings.HasPrefix(p.media, "multipart/"))
+}
+
+// plain keeps the first text, if a part is one: also a multipart that has lost its boundary, as it stands.
+func (w *walker) plain(p *part, text bool) {
+	if text && w.text == nil {
+		w.text, w.label, w.markup = p.decoded(), p.params["charset"], p.media == "text/html"
 	}
 }
 
 // entities are those that stand between the words of a report.
 var entities = strings.NewReplacer("&nbsp;", " ", "&lt;", "<", "&gt;", ">", "&amp;", "&", "&#64;", "@")
 
-// readable is the text without its markup.
+// inUTF8 is a text in UTF-8 whose charset a label names, as far as that is known. Many labels are wrong, so whatever is UTF-8
+// with characters beyond ASCII is taken as such.
+func inUTF8(b []byte, label string) []byte {
+	if utf8.Valid(b) && bytes.ContainsFunc(b, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return b
+	}
+	r, err := charset.Reader(label, bytes.NewReader(b))
+	if err != nil {
+		return b
+	}
+	out, _ := io.ReadAll(io.LimitReader(r, maxText))
+	return out
+}
+
+// readable is the text in UTF-8, without its markup.
 func (w *walker) readable() []byte {
-	text := w.text[:min(len(w.text), maxWordy)]
+	text := inUTF8(w.text[:min(len(w.text), maxWordy)], w.label)
 	if !w.markup && !bytes.Contains(text, []byte("<br>")) {
 		return text
 	}
@@ -215,9 +241,15 @@ func (w *walker) readable() []byte {
 	return []byte(entities.Replace(string(append(out, text...))))
 }
 
-// decodedWords undoes encoded words (RFC 2047) in a field.
+// decodedWords undoes encoded words (RFC 2047) in a field. Of a charset that is unknown the ASCII remains.
 func decodedWords(v string) string {
-	if s, err := new(mime.WordDecoder).DecodeHeader(v[:min(len(v), maxLook)]); err == nil {
+	d := mime.WordDecoder{CharsetReader: func(label string, r io.Reader) (io.Reader, error) {
+		if known, err := charset.Reader(label, r); err == nil {
+			return known, nil
+		}
+		return r, nil
+	}}
+	if s, err := d.DecodeHeader(v[:min(len(v), maxLook)]); err == nil {
 		return s
 	}
 	return v

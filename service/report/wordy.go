@@ -13,6 +13,9 @@ var anyAddress = regexp.MustCompile(`([^<>\s:;,"'()\[\]=]+@[^<>\s:;,"'()\[\]=]+\
 var failing = []string{"fail", "undeliver", "couldn't deliver", "could not deliver", "not be deliver", "not deliver", "not be sent", "unable to", "cannot be", "rejected", "bounced", "non-deliver", "not reach", "did not receive", "not be reached", "unknown", "error",
 	"wasn't able", "postponed", "delayed", "not yet been delivered", "returned", "fatal", "pas pu", "no pudo", "wrong", "aborted", "problem", "not a valid", "intended recipient"}
 
+// asked are words before an address that is there to be asked, not one that failed.
+var asked = []string{"contact", "send mail to", "send email to", "send an email to", "send e-mail to", "send an e-mail to", "write to", "questions to", "report this to", "forward this"}
+
 // wordy reads what is not in the standard's format.
 func (r *Report) wordy(root *part, w *walker) {
 	auto := strings.ToLower(word(root.header.Get("Auto-Submitted")))
@@ -122,7 +125,7 @@ func recipientsIn(text []byte, action string, others map[string]bool) (all []Rec
 			break
 		}
 	}
-	at := map[string]int{}
+	at, aliases := map[string]int{}, map[string]bool{}
 	looked := 0
 	for i, l := range lines {
 		l = l[:min(len(l), maxLook)]
@@ -131,13 +134,17 @@ func recipientsIn(text []byte, action string, others map[string]bool) (all []Rec
 				return all
 			}
 			addr := bareAddress(l[m[2]:m[3]])
-			if before := strings.ToLower(strings.TrimRight(l[:m[2]], "<(: ")); strings.HasSuffix(before, " from") && !strings.HasSuffix(before, "generated from") || strings.HasSuffix(before, "expanded from") {
-				continue // who wrote, or an alias of the one above
+			before := strings.ToLower(strings.TrimRight(l[:m[2]], "<(: "))
+			if strings.HasSuffix(before, "expanded from") { // an alias of the one above
+				aliases[strings.ToLower(addr)] = true
 			}
-			if addr == "" || others[strings.ToLower(addr)] || says(strings.ToLower(addr), robots) || len(all) == 100 {
+			if strings.HasSuffix(before, " from") && !strings.HasSuffix(before, "generated from") || says(before, asked) {
+				continue // who wrote, or whom to ask
+			}
+			if addr == "" || others[strings.ToLower(addr)] || aliases[strings.ToLower(addr)] || says(strings.ToLower(addr), robots) || len(all) == 100 {
 				continue
 			}
-			words := oneLine(about(lines, i, addr))
+			words := oneLine(about(lines, i, addr, others))
 			if !telling(words) {
 				continue
 			}
@@ -169,7 +176,8 @@ const (
 
 // better tells whether b says more of an address than a, which was read before it: only where a told no reason.
 func better(b, a *Recipient) bool {
-	return b.Class == Hard && a.Class == Soft && a.Status == "" && !basic.MatchString(a.Diagnostic)
+	return a.Class == Soft && a.Status == "" && !basic.MatchString(a.Diagnostic) &&
+		(b.Class == Hard || b.Status != "" || basic.MatchString(b.Diagnostic))
 }
 
 // telling reports whether words are about a failure to deliver.
@@ -178,16 +186,32 @@ func telling(words string) bool {
 	return basic.MatchString(words) || enhancedIn.MatchString(words) || says(plain, unknownUser) || says(plain, full) || says(plain, failing)
 }
 
-// about are the words about an address: its own line and those that follow it up to the next address or empty line; if they
-// tell nothing, the paragraph before.
-func about(lines []string, i int, addr string) string {
+// about are the words about an address: its own line and those that follow it up to the next address that is not in others, or
+// empty line, one behind a colon ("for the following reason:") left aside; if they tell nothing, the paragraph before. In a transcript, what the server
+// answered ("<<<") goes before what the reporting system makes of it; below a list of several addresses it tells of none alone.
+func about(lines []string, i int, addr string, others map[string]bool) string {
+	another := func(l string) bool {
+		for _, m := range anyAddress.FindAllString(l[:min(len(l), maxLook)], 10) {
+			if !strings.EqualFold(m, addr) && !others[strings.ToLower(m)] {
+				return true
+			}
+		}
+		return false
+	}
+	answer := func(l string) bool { return strings.HasPrefix(l, "<<<") && basic.MatchString(l) }
+	if i > 0 && answer(lines[i-1]) && !strings.HasPrefix(lines[i], "<<<") {
+		return strings.ReplaceAll(lines[i-1][:min(len(lines[i-1]), maxLook)], addr, "")
+	}
 	words := strings.ReplaceAll(lines[i][:min(len(lines[i]), maxLook)], addr, "")
 	blank := strings.Trim(words, " <>:;,\t\"'") == ""
+	several, answered := i > 0 && another(lines[i-1]), answer(lines[i])
 	for j := i + 1; j < len(lines) && j < i+7 && len(words) < maxLook; j++ {
 		l := strings.TrimSpace(lines[j][:min(len(lines[j]), maxLook)])
-		if l == "" && !blank || anyAddress.MatchString(strings.ReplaceAll(l, addr, "")) {
+		if l == "" && !blank && !strings.HasSuffix(words, ":") || another(l) ||
+			answered && !strings.HasPrefix(l, "<<<") || several && strings.HasPrefix(l, "-----") {
 			break
 		}
+		answered = answered || answer(l)
 		if l != "" {
 			words, blank = words+" "+strings.ReplaceAll(l, addr, ""), false
 		}

@@ -160,6 +160,8 @@ var limits = map[string]int{
 	"/optout.v1.SuppressionService/VoidEntries":        ledger.MaxVoidEntries,
 	"/optout.v1.LinkService/BatchIssueLinks":           ledger.MaxBatchAddresses,
 	"/optout.v1.LedgerService/AuditMail":               maxAuditItems,
+	"/optout.v1.FeedbackService/SubmitReport":          maxEnvelope,
+	"/optout.v1.FeedbackService/DecideQueue":           ledger.MaxDecide,
 	"/optout.v1.SubscriptionService/UpdatePreferences": ledger.MaxPreferences,
 	"/optout.v1.AdminService/ImportWirelessDomains":    ledger.MaxWirelessDomains,
 }

@@ -155,8 +155,8 @@ func (h *handlers) SubmitReport(ctx context.Context, r *optoutv1.SubmitReportReq
 	m := &Message{Raw: r.Message, Recipients: r.Recipients, MailFrom: r.MailFrom, Helo: r.Helo, Key: caller(ctx).Number, Truncated: r.Truncated}
 	if r.RemoteIp != "" {
 		var err error
-		if m.Remote, err = netip.ParseAddr(r.RemoteIp); err != nil {
-			return nil, invalid("remote_ip", "it is no IP address")
+		if m.Remote, err = netip.ParseAddr(r.RemoteIp); err != nil || m.Remote.Zone() != "" {
+			return nil, invalid("remote_ip", "it is no IP address, such as 192.0.2.7 or 2001:db8::7")
 		}
 	}
 	results, err := h.Submit(ctx, m)

@@ -250,6 +250,7 @@ func TestFeedbackFaults(t *testing.T) {
 		"too large a message":        {submit(&optoutv1.SubmitReportRequest{Message: make([]byte, 3<<20+1)}), codes.InvalidArgument, "INVALID_FIELD", "message"},
 		"too many recipients":        {submit(&optoutv1.SubmitReportRequest{Message: []byte("x"), Recipients: slices.Repeat([]string{secret}, 101)}), codes.InvalidArgument, "TOO_MANY_ITEMS", "recipients"},
 		"from no IP address":         {submit(&optoutv1.SubmitReportRequest{Message: []byte("x"), RemoteIp: "secret"}), codes.InvalidArgument, "INVALID_FIELD", "remote_ip"},
+		"from an address of a zone":  {submit(&optoutv1.SubmitReportRequest{Message: []byte("x"), RemoteIp: "fe80::1%secret"}), codes.InvalidArgument, "INVALID_FIELD", "remote_ip"},
 		"an unknown doubt":           {list(&optoutv1.ListQueueRequest{Doubts: []optoutv1.QueueDoubt{9}}), codes.InvalidArgument, "INVALID_FIELD", "doubts"},
 		"too large a page":           {list(&optoutv1.ListQueueRequest{PageSize: 1001}), codes.InvalidArgument, "INVALID_FIELD", "page_size"},
 		"no page token":              {list(&optoutv1.ListQueueRequest{PageToken: "secret"}), codes.InvalidArgument, "INVALID_PAGE_TOKEN", "page_token"},
@@ -276,6 +277,9 @@ func TestFeedbackFaults(t *testing.T) {
 			continue
 		}
 		i := info(err)
+		if limit := i.Metadata["limit"]; c.want == "TOO_MANY_ITEMS" && limit != map[string]string{"recipients": "100", "entries": "1000"}[c.field] {
+			t.Errorf("%s: limit %q", name, limit)
+		}
 		if i.Metadata["field"] != c.field || i.Metadata["field"] == "" && i.Metadata["remedy"] == "" {
 			t.Errorf("%s: field %q, remedy %q, want %q", name, i.Metadata["field"], i.Metadata["remedy"], c.field)
 		}

@@ -22,6 +22,8 @@ const (
 	refuses class = iota + 1 // not, never
 	doubts                   // but, only, how
 	stops                    // a demand to stop
+	cancels                  // a demand to end a subscription, of mail or of something else
+	asks                     // can you: makes a question of a demand, which it stays
 	alone                    // a demand to stop if nothing else is said
 	closes                   // best regards: names follow
 	greets                   // dear: names follow
@@ -30,11 +32,14 @@ const (
 	fills                    // please, me, from your list
 )
 
-// gap stands in a phrase for one to maxGap words that no phrase begins with, or maxWideGap characters.
+// gap stands in a phrase for one to maxGap words that no phrase begins with, or maxWideGap characters; slack for none to slackness times
+// as many that say nothing: filler, and the writer's own address.
 const (
 	gap        = "*"
+	slack      = "~"
 	maxGap     = 4
 	maxWideGap = 14
+	slackness  = 2
 )
 
 // dictionary is all that the files in languages say.
@@ -55,12 +60,11 @@ type language struct {
 	kana bool
 }
 
-// node is a place in the tree of a language's phrases, by words.
+// node is a place within phrases, from which words lead on. The ways of a phrase's alternatives meet again; those of two phrases do not.
 type node struct {
-	next map[string]*node
-	class
-	// negative: the phrase, a demand, is made with a negation, as "do not mail me".
-	negative bool
+	next map[string][]*node
+	// class is that of the phrase that ends here; 0 when none does.
+	class class
 }
 
 // dictionaries reads the files, once: they are part of the program and never change. A fault in them panics; the tests read them.
@@ -81,18 +85,20 @@ var dictionaries = sync.OnceValue(func() *dictionary {
 })
 
 // read reads a language's file: sections named in brackets, one phrase a line, "#" before remarks. The sections of phrases are the
-// classes. "speaks" has what speaks of stopping without being a demand; "*" at the end there stands for any ending. The rest is
-// what lines and subjects begin with that programs write: "wrote" is the word for writing in the line above a quotation,
-// "original" the title of a message repeated below, "field" the name of a field of its header; "device" is what phones add,
-// "footer" what senders and employers do, our own footer among it; "away" is the subject of out-of-office notices, and "reply" the
-// mark of replies and forwards.
+// classes; "(a|b|)" in a phrase stands for a, b or nothing, and "$x" for the choices that a line "$x = a|b" above names. "speaks" has
+// what speaks of stopping without being a demand; "*" at the end there stands for any ending. The rest is what lines and subjects begin
+// with that programs write: "wrote" is the word for writing in the line above a quotation, "original" the title of a message repeated
+// below, "field" the name of a field of its header; "device" is what phones add, "footer" what senders and employers do, our own footer
+// among it; "away" is the subject of out-of-office notices, and "reply" the mark of replies and forwards.
 func (d *dictionary) read(tag, text string) (*language, error) {
 	l := &language{tag: tag}
-	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "alone": alone, "closing": closes, "greeting": greets,
-		"behind names": calls, "and": joins, "filler": fills}
+	classes := map[string]class{"not": refuses, "doubt": doubts, "stop": stops, "cancel": cancels, "ask": asks, "alone": alone,
+		"closing": closes, "greeting": greets, "behind names": calls, "and": joins, "filler": fills}
 	programs := map[string]*[]string{"wrote": &d.wrote, "original": &d.originals, "field": &d.fields, "device": &d.devices,
 		"footer": &d.foreign, "away": &d.aways, "reply": &d.replies}
 	section := ""
+	names := strings.NewReplacer()
+	var named []string
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
@@ -104,9 +110,20 @@ func (d *dictionary) read(tag, text string) (*language, error) {
 			section = strings.TrimSuffix(name, "]")
 			continue
 		}
+		if name, choices, ok := strings.Cut(line, " = "); ok && strings.HasPrefix(name, "$") {
+			named = append(named, name, "("+choices+")")
+			names = strings.NewReplacer(named...)
+			continue
+		}
+		line = names.Replace(line)
+		if strings.Count(line, "(") != strings.Count(line, ")") || strings.Contains(line, "$") {
+			return nil, fmt.Errorf("languages/%s.txt, line %d: a bracket that is not closed, or a name before it is defined", tag, n)
+		}
 		switch c, list := classes[section], programs[section]; {
 		case c != 0:
-			l.root.add(phraseWords(line), c)
+			for _, end := range lay(line, []*node{&l.root}) {
+				end.class = c
+			}
 			l.kana = l.kana || strings.ContainsFunc(line, isHiragana)
 		case list != nil:
 			*list = append(*list, foldLine(line))
@@ -115,44 +132,48 @@ func (d *dictionary) read(tag, text string) (*language, error) {
 				l.stems = append(l.stems, foldLine(stem))
 				continue
 			}
-			l.speaks.add(phraseWords(line), stops)
+			for _, end := range lay(line, []*node{&l.speaks}) {
+				end.class = stops
+			}
 		default:
 			return nil, fmt.Errorf("languages/%s.txt, line %d: no section is called %q", tag, n, section)
 		}
 	}
-	l.root.mark(l, nil)
 	return l, nil
 }
 
-// add adds a phrase. Of the classes it stands in, the lowest counts.
-func (n *node) add(phrase []string, c class) {
-	for _, w := range phrase {
-		if n.next == nil {
-			n.next = map[string]*node{}
+// lay lays a phrase as ways on from nodes, and returns the nodes where it ends.
+func lay(phrase string, from []*node) []*node {
+	before, group, found := strings.Cut(phrase, "(")
+	for _, w := range phraseWords(before) {
+		to := &node{}
+		for _, n := range from {
+			if n.next == nil {
+				n.next = map[string][]*node{}
+			}
+			n.next[w] = append(n.next[w], to)
 		}
-		if n.next[w] == nil {
-			n.next[w] = &node{}
-		}
-		n = n.next[w]
+		from = []*node{to}
 	}
-	if n.class == 0 || c < n.class {
-		n.class = c
+	if !found {
+		return from
 	}
-}
-
-// mark finds the demands that are made with a negation.
-func (n *node) mark(l *language, phrase []word) {
-	if n.class == stops {
-		m := &match{l: l, words: phrase}
-		for i := range phrase {
-			if size, _ := m.longest(i, refuses); size > 0 {
-				n.negative = true
+	var ends []*node
+	depth, begin := 0, 0
+	for i, c := range group {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')' && depth > 0:
+			depth--
+		case depth == 0 && (c == '|' || c == ')'):
+			ends = append(ends, lay(group[begin:i], from)...)
+			if begin = i + 1; c == ')' {
+				return lay(group[begin:], ends)
 			}
 		}
 	}
-	for w, next := range n.next {
-		next.mark(l, append(slices.Clip(phrase), word{text: w}))
-	}
+	return ends
 }
 
 // away reports whether a subject is that of an out-of-office notice.

@@ -1,6 +1,9 @@
 package words
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // neutral is the meaning of what says nothing by itself: greetings, thanks, a name.
 const neutral Meaning = 0xff
@@ -21,6 +24,8 @@ type verdict struct {
 	language string
 	// clear: the demand is clear by itself, wherever it stands.
 	clear bool
+	// cancels: it demands the end of a subscription, and does not say that mail is meant.
+	cancels bool
 	// words is how many it has.
 	words int
 	// own: the person wrote it. Of a subject that is not always so.
@@ -35,24 +40,24 @@ func (d *dictionary) judge(text, from string) verdict {
 }
 
 func (d *dictionary) weighWords(text, from string, signed bool) verdict {
-	ws, asks, whole := cutWords(text)
+	ws, questions, whole := cutWords(text)
 	v := verdict{meaning: Other, words: len(ws), own: true}
 	if len(ws) == 0 {
-		if !asks && whole {
+		if questions == 0 && whole {
 			v.meaning = Empty
 		}
 		return v
 	}
-	long, explained, doubt := !isShort(ws), false, asks || !whole
+	long, explained, doubt := !isShort(ws), false, questions > 0 || !whole
 	bestStop, bestRest := 0, len(ws)+1
 	for _, l := range d.languages {
-		f := l.find(ws, from, signed)
+		f := l.find(ws, questions, from, signed)
 		explained, doubt = explained || f.rest == 0, doubt || f.doubt
 		switch {
-		case f.demand > 0 && f.rest == 0 && !f.doubt && !asks && whole && !long:
+		case f.demand > 0 && f.rest == 0 && !f.doubt && whole && !long:
 			if f.demand > bestStop {
 				bestStop = f.demand
-				v.meaning, v.language, v.clear = Stop, l.tag, f.clear
+				v.meaning, v.language, v.clear, v.cancels = Stop, l.tag, f.clear, f.cancels
 			}
 		case v.meaning == Stop:
 		case f.speaks:
@@ -83,32 +88,28 @@ func isShort(ws []word) bool {
 
 // findings are what the phrases of one language find in a text.
 type findings struct {
-	// demand is of how many words its demands to stop are.
-	demand int
-	clear  bool
+	// demand is of how many words its demands to stop are. clear and cancels are as in a verdict.
+	demand         int
+	clear, cancels bool
 	// speaks: it speaks of stopping.
 	speaks bool
-	// doubt: it denies, asks, or sets conditions.
+	// doubt: it denies, sets conditions, or asks what is no demand.
 	doubt bool
 	// rest is how many words no phrase explains.
 	rest int
 }
 
-func (l *language) find(ws []word, from string, signed bool) (f findings) {
-	m := l.matched(ws)
+func (l *language) find(ws []word, questions int, from string, signed bool) (f findings) {
+	m := l.matched(ws, from)
 	m.names(signed)
 	clause, negative, loose := 0, -1, 0
+	asked := make([]bool, questions+1)
 	for i := range ws {
 		if i > 0 && ws[i].sentence != ws[i-1].sentence {
 			clause++
 		}
-		if ws[i].kind == address {
-			m.known[i] = m.known[i] || strings.EqualFold(ws[i].text, from)
-		}
-		if m.class[i] <= doubts {
-			for _, stem := range l.stems {
-				f.speaks = f.speaks || strings.HasPrefix(ws[i].text, stem)
-			}
+		for _, stem := range l.stems {
+			f.speaks = f.speaks || strings.HasPrefix(ws[i].text, stem)
 		}
 		if l.speaks.next[ws[i].text] != nil {
 			spoken := &match{l: &language{root: l.speaks}, words: ws, hard: m.hard}
@@ -123,28 +124,37 @@ func (l *language) find(ws []word, from string, signed bool) (f findings) {
 			f.doubt = true
 		case joins:
 			clause++
+		case asks:
+			asked[ws[i].question] = true
 		case alone:
 			f.demand += m.ends[i] - i
 			loose++
 			f.doubt = f.doubt || negative == clause // "I do not want this to stop"
-		case stops:
+		case stops, cancels:
 			f.demand += m.ends[i] - i
-			f.clear, f.speaks = true, true
+			f.speaks = true
+			f.clear = f.clear || m.class[i] == stops
+			f.cancels = f.cancels || m.class[i] == cancels
 			f.doubt = f.doubt || negative == clause
 			if m.negative(i) {
 				negative = clause
 			}
 		}
 	}
+	f.doubt = f.doubt || slices.Contains(asked[1:], false)
 	f.rest = m.rest()
 	f.speaks = f.speaks || loose > 0 && len(ws) <= maxLoose
 	return f
 }
 
-// negative reports whether the demand that begins at word i is made with a negation.
+// negative reports whether the demand that begins at word i is made with a negation, as "do not mail me".
 func (m *match) negative(i int) bool {
-	_, end := m.longest(i, stops)
-	return end != nil && end.negative
+	for j := i; j < m.ends[i]; j++ {
+		if size, _ := m.longest(j, refuses); size > 0 && j+size <= m.ends[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeSubject says what a subject asks for, and whether the person wrote it: the subject of a reply or forward is that of what it
@@ -192,6 +202,7 @@ func weigh(subject, body verdict) verdict {
 		case subject.meaning == Perhaps, !body.clear, subject.words > maxTopic:
 			return perhaps(body)
 		}
+		body.cancels = body.cancels || subject.own && subject.cancels
 	case Other:
 		if subject.own && (subject.meaning == Stop || subject.meaning == Perhaps) {
 			return perhaps(subject)

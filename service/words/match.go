@@ -1,13 +1,16 @@
 package words
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // match is the words of a text and what the phrases of one language make of them.
 type match struct {
 	l     *language
 	words []word
-	// hard marks the words where a phrase begins that a gap must not swallow.
-	hard []bool
+	// hard marks the words where a phrase begins that no gap may swallow; soft those that slack may.
+	hard, soft []bool
 	// class is that of the phrase that a word is part of; 0 when it is of none. begins marks the first word of each phrase.
 	class  []class
 	begins []bool
@@ -17,9 +20,21 @@ type match struct {
 }
 
 // matched looks for the phrases of a language in a text, always the longest from where the one before ended.
-func (l *language) matched(ws []word) *match {
+func (l *language) matched(ws []word, from string) *match {
 	m := &match{l: l, words: ws, class: make([]class, len(ws)), begins: make([]bool, len(ws)), ends: make([]int, len(ws)), known: make([]bool, len(ws))}
-	hard := make([]bool, len(ws))
+	soft, hard := make([]bool, len(ws)), make([]bool, len(ws))
+	for i := range ws {
+		if ws[i].kind == address {
+			m.known[i] = strings.EqualFold(ws[i].text, from)
+			soft[i] = m.known[i]
+		}
+		m.walk(&l.root, i, i, func(end int, n *node) {
+			for j := i; n.class == fills && j < end; j++ {
+				soft[j] = true
+			}
+		})
+	}
+	m.soft = soft
 	for i := range ws {
 		size, _ := m.longest(i, alone)
 		hard[i] = size > 0
@@ -58,20 +73,35 @@ func (m *match) walk(n *node, i, at int, found func(int, *node)) {
 	if at == len(m.words) || n.next == nil || m.words[at].sentence != m.words[i].sentence {
 		return
 	}
-	if w := m.words[at]; w.text != gap {
-		if next := n.next[w.text]; next != nil && w.kind != address {
+	if m.words[at].kind != address {
+		for _, next := range n.next[m.words[at].text] {
 			m.walk(next, i, at+1, found)
 		}
 	}
-	if next := n.next[gap]; next != nil && m.hard != nil {
+	for _, next := range n.next[slack] {
+		m.walk(next, i, at, found)
 		size := 0.0
-		for k := at; k < len(m.words) && m.words[k].sentence == m.words[i].sentence && !m.hard[k] && m.words[k].kind != address; k++ {
+		for k := at; m.slackens(k, m.words[i].sentence); k++ {
+			if size += breadth(m.words[k]); size > slackness {
+				break
+			}
+			m.walk(next, i, k+1, found)
+		}
+	}
+	for _, next := range n.next[gap] {
+		size := 0.0
+		for k := at; m.hard != nil && k < len(m.words) && m.words[k].sentence == m.words[i].sentence && !m.hard[k] && m.words[k].kind != address; k++ {
 			if size += breadth(m.words[k]); size > 1 {
 				break
 			}
 			m.walk(next, i, k+1, found)
 		}
 	}
+}
+
+// slackens reports whether slack may swallow word k, in a phrase of that sentence.
+func (m *match) slackens(k, sentence int) bool {
+	return k < len(m.soft) && m.soft[k] && m.words[k].sentence == sentence && (m.hard == nil || !m.hard[k])
 }
 
 // breadth is how much of a gap a word fills.

@@ -212,7 +212,7 @@ func bounds(t testing.TB, r *words.Reading) {
 	if !utf8.ValidString(r.Own) || strings.ContainsFunc(r.Own, func(c rune) bool { return c != '\n' && !unicode.IsGraphic(c) }) {
 		t.Fatalf("not printable: %q", r.Own)
 	}
-	if r.Automatic && r.Meaning != words.Other || r.Meaning > words.Empty || (r.Meaning == words.Stop) && r.Language == "" {
+	if r.Automatic && r.Meaning != words.Other || r.Meaning > words.Cancel || (r.Meaning == words.Stop || r.Meaning == words.Cancel) && r.Language == "" {
 		t.Fatalf("%s, automatic %v, in %q", r.Meaning, r.Automatic, r.Language)
 	}
 }
@@ -240,6 +240,8 @@ func TestHostile(t *testing.T) {
 		"colons":      "\r\n" + strings.Repeat("On 2026 wrote\r\n", 70<<10),
 		"words":       "\r\n" + strings.Repeat("from a ", 150<<10),
 		"gaps":        "\r\n" + strings.Repeat("from from from list ", 50<<10),
+		"slack":       "\r\n" + strings.Repeat("wollen mich von keine mails von ", 40<<10),
+		"questions":   "\r\n" + strings.Repeat("can you? ", 100<<10),
 		"wide":        "\r\n" + strings.Repeat("来自来自来自", 50<<10),
 		"tags":        "Content-Type: text/html\r\n\r\n" + strings.Repeat("<div>", 200<<10),
 		"attributes":  "Content-Type: text/html\r\n\r\n<a " + strings.Repeat("a=b ", 250<<10) + ">",
@@ -265,7 +267,7 @@ func TestQuoting(t *testing.T) {
 	var remarks []saying
 	var texts []string
 	for _, lang := range languages {
-		for _, s := range sayings(t, lang) {
+		for _, s := range sayings(t, "phrases", lang) {
 			if s.meaning == "other" && s.subject == "" {
 				remarks = append(remarks, s)
 			}
@@ -381,7 +383,7 @@ func FuzzRead(f *testing.F) {
 		f.Add(raw)
 	}
 	for _, lang := range languages {
-		for _, s := range sayings(f, lang)[:5] {
+		for _, s := range append(sayings(f, "phrases", lang)[:5], sayings(f, "strangers", lang)[:5]...) {
 			f.Add(letter(s.subject, s.body))
 		}
 	}

@@ -16,6 +16,8 @@ type word struct {
 	line int
 	// sentence counts sentences and what commas part.
 	sentence int
+	// question is the number of the question that it is part of; 0 when it is of none.
+	question int
 	// name: it is written as names are, with a capital first.
 	name bool
 	kind wordKind
@@ -34,21 +36,37 @@ const (
 // maxWords is how many words of a text are looked at. What is longer is no short demand.
 const maxWords = 20000
 
-// cutWords cuts a text into words. asks reports a question mark, and whole that nothing was left out.
-func cutWords(text string) (all []word, asks, whole bool) {
+// cutWords cuts a text into words. questions is how many questions it has, some perhaps of no words, and whole reports that nothing
+// was left out.
+func cutWords(text string) (all []word, questions int, whole bool) {
 	line, sentence := 0, 0
+	begin, asked, opened := 0, -1, false // of the full sentence; behind the last question; a question that has only its first mark yet
+	ask := func() {
+		sentence++
+		if opened = false; len(all) == asked { // "??"
+			return
+		}
+		questions++
+		for i := range all[begin:] {
+			all[begin+i].question = questions
+		}
+		begin, asked = len(all), len(all)
+	}
 	folder := newFolder()
 	for text != "" {
 		if len(all) == maxWords {
-			return all, asks, false
+			return all, questions, false
 		}
 		c, size := utf8.DecodeRuneInString(text)
 		switch {
 		case c == '\n':
 			line++
-		case c == '?' || c == '？' || c == '¿' || c == '؟':
-			asks = true
+		case c == '?', c == '？', c == '؟', c == '吗', c == '嗎': // the last two are words that make a question
+			ask()
+		case c == '¿':
 			sentence++
+			begin, opened = len(all), true
+		case c == '.' && (isLetter(firstRune(text[size:])) || unicode.IsDigit(firstVisible(text[size:]))): // of an abbreviation
 		case isWide(c):
 			all = append(all, word{text: folder.fold(text[:size]), line: line, sentence: sentence, kind: wideWord})
 		case isLetter(c) || unicode.IsDigit(c):
@@ -73,10 +91,16 @@ func cutWords(text string) (all []word, asks, whole bool) {
 			all = append(all, word{text: string(utf8.RuneError), line: line, sentence: sentence})
 		case strings.ContainsRune(".!,;:…。、！，；：．·()（）[]{}「」『』\"“”„«»/|", c):
 			sentence++
+			if strings.ContainsRune(".!…。！", c) && !unicode.IsLower(firstVisible(text[size:])) {
+				begin = len(all)
+			}
 		}
 		text = text[size:]
 	}
-	return all, asks, true
+	if opened {
+		ask()
+	}
+	return all, questions, true
 }
 
 // isLetter includes the marks that belong to letters.
@@ -124,6 +148,9 @@ func isName(s string) bool {
 	c := firstRune(s)
 	return unicode.IsUpper(c) && (utf8.RuneCountInString(s) == 1 || strings.ContainsFunc(s, unicode.IsLower))
 }
+
+// firstVisible is the first character that is no white space.
+func firstVisible(s string) rune { return firstRune(strings.TrimLeftFunc(s, unicode.IsSpace)) }
 
 func firstRune(s string) rune { c, _ := utf8.DecodeRuneInString(s); return c }
 func lastRune(s string) rune  { c, _ := utf8.DecodeLastRuneInString(s); return c }
@@ -174,17 +201,23 @@ func foldLine(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// phraseWords is a phrase of a dictionary as words; "*" stands for a few words of any kind.
+// phraseWords is a phrase of a dictionary as words; gap and slack are words of it.
 func phraseWords(phrase string) []string {
 	var all []string
-	for i, x := range strings.Split(phrase, "*") {
-		if i > 0 {
-			all = append(all, gap)
+	for phrase != "" {
+		end := strings.IndexAny(phrase, gap+slack)
+		if end == 0 {
+			all, phrase = append(all, phrase[:1]), phrase[1:]
+			continue
 		}
-		ws, _, _ := cutWords(x)
+		if end < 0 {
+			end = len(phrase)
+		}
+		ws, _, _ := cutWords(phrase[:end])
 		for _, w := range ws {
 			all = append(all, w.text)
 		}
+		phrase = phrase[end:]
 	}
 	return slices.Clip(all)
 }

@@ -32,11 +32,14 @@ const (
 	Perhaps
 	// Empty: no words of their own and nothing else either. Mail programs that press a mailto link send such.
 	Empty
+	// Cancel: asks, shortly and unambiguously, to end a subscription, and does not say that mail is meant. Where people write to
+	// stop mail it is a demand to; elsewhere it may be about something that they pay for.
+	Cancel
 )
 
 // String names the meaning.
 func (m Meaning) String() string {
-	return [...]string{"other", "stop", "perhaps", "empty"}[m&3]
+	return [8]string{"other", "stop", "perhaps", "empty", "cancel"}[m&7]
 }
 
 // Reading is a message as read.
@@ -123,6 +126,8 @@ func decide(m *mail, r *Reading, plain string) (Meaning, string) {
 		v.meaning = Other
 	case v.meaning == neutral:
 		v.meaning = Other
+	case v.meaning == Stop && v.cancels:
+		v.meaning = Cancel
 	}
 	return v.meaning, v.language
 }

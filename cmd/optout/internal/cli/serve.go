@@ -60,7 +60,7 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.HTTP, "http", "127.0.0.1:7080", "`ADDRESS` of recipients' pages and one-click")
 	fs.StringVar(&f.Admin, "admin", "127.0.0.1:7090", "`ADDRESS` of /metrics, /healthz and /readyz, or off")
 	fs.StringVar(&f.SMTP, "smtp", "127.0.0.1:7025", "`ADDRESS` of mail in by SMTP, unix:PATH for LMTP, or off")
-	fs.StringSliceVar(&f.Inbound.IMAP, "imap", nil, "`URL` of a mailbox to read mail in from, all that is in it: imaps://USER@HOST/FOLDER?password-file=FILE, &sender=NAME for another sender than default; can be repeated")
+	fs.StringSliceVar(&f.Inbound.IMAP, "imap", nil, "`URL` of a mailbox to read mail in from, all that is in it: imaps://USER@HOST/FOLDER?password-file=FILE, or ?oauth-file=FILE where the provider wants OAuth, &sender=NAME for another sender than default; can be repeated")
 	fs.StringSliceVar(&f.Inbound.AuthservIDs, "trusted-authserv-id", nil, "`NAME` whose Authentication-Results on mail in are believed (RFC 8601), and which takes forged ones away; can be repeated")
 	fs.StringSliceVar(&f.Inbound.Relays, "mail-relay", nil, "`CIDR` of mail servers of your own that bring mail in, so that SPF says nothing of it (loopback need not be named); can be repeated")
 	fs.StringSliceVar(&f.Inbound.Reporters, "fbl-reporter", nil, "`ADDRESS` or domain of a feedback loop whose signed complaints are believed, besides Yahoo's and Microsoft's; can be repeated")
