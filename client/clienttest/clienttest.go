@@ -23,6 +23,8 @@ import (
 type Service struct {
 	// GRPC and HTTP are the addresses that it listens on, host:port.
 	GRPC, HTTP string
+	// SMTP is the address of the server for mail in, when an option has turned it on.
+	SMTP string
 	// Gate is the address of the SMTP gate, and Submissions its address with TLS from the first octet, when options have turned them on.
 	Gate, Submissions string
 	// Admin is the address of /metrics, when an option has turned it on.
@@ -54,7 +56,7 @@ func Start(t testing.TB, options ...Option) *Service {
 	if err != nil {
 		t.Fatal(errors.Join(err, svc.Close()))
 	}
-	s := &Service{GRPC: svc.Addresses().GRPC, HTTP: svc.Addresses().HTTP, Gate: svc.Addresses().Gate, Submissions: svc.Addresses().Submissions, Admin: svc.Addresses().Admin, Key: strings.TrimSpace(string(key)), svc: svc}
+	s := &Service{GRPC: svc.Addresses().GRPC, HTTP: svc.Addresses().HTTP, SMTP: svc.Addresses().SMTP, Gate: svc.Addresses().Gate, Submissions: svc.Addresses().Submissions, Admin: svc.Addresses().Admin, Key: strings.TrimSpace(string(key)), svc: svc}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- svc.Run(ctx) }()

@@ -39,6 +39,12 @@ func (k *Keep) room(day string, n int64) (ok bool, err error) {
 	defer k.mu.Unlock()
 	if k.day != day {
 		k.day, k.octets = day, 0
+		kept, _ := os.ReadDir(filepath.Join(k.Folder, day)) // before a restart; without a folder, nothing
+		for _, f := range kept {
+			if info, err := f.Info(); err == nil {
+				k.octets += info.Size()
+			}
+		}
 	}
 	before := k.octets
 	k.octets += n

@@ -53,6 +53,14 @@ func TestKeepIsBounded(t *testing.T) {
 	if err := k.Save(NewMessage([]byte("not told again"))); err != nil {
 		t.Error(err)
 	}
+	day := filepath.Join(k.Folder, "2026-03-01")
+	if err := os.Truncate(filepath.Join(day, oneOf(t, day)), maxKept); err != nil { // as if as much were kept
+		t.Fatal(err)
+	}
+	restarted := &Keep{Folder: k.Folder, For: k.For, Now: k.Now}
+	if err := restarted.Save(NewMessage([]byte("after a restart"))); err == nil {
+		t.Error("a restart makes room")
+	}
 	now = now.Add(24 * time.Hour)
 	if err := k.Save(NewMessage([]byte("next day"))); err != nil {
 		t.Error(err)
@@ -60,4 +68,14 @@ func TestKeepIsBounded(t *testing.T) {
 	if found, _ := filepath.Glob(filepath.Join(k.Folder, "*", "*.eml")); len(found) != 2 {
 		t.Errorf("kept: %v", found)
 	}
+}
+
+// oneOf is the name of the only file in a folder.
+func oneOf(t *testing.T, folder string) string {
+	t.Helper()
+	files, err := os.ReadDir(folder)
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	return files[0].Name()
 }

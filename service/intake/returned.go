@@ -106,7 +106,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 	if !r.Feedback.Suppresses() {
 		return ignored("a report of another type than abuse") // RFC 5965 section 6
 	}
-	token, sure := in.named(r.Returned.Tokens)
+	token, sure := in.named(r.Tokens)
 	if b.kind == bounceBox {
 		token, sure = b, true
 	}

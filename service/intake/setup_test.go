@@ -33,6 +33,7 @@ type office struct {
 	feedback optoutv1.FeedbackServiceClient
 	dns      *mailtest.DNS
 	data     string
+	smtp     string // the server's address, where an option has turned it on
 	signer   ed25519.PrivateKey
 	n        int
 
@@ -66,6 +67,7 @@ func newOffice(t *testing.T, change func(*service.Config)) *office {
 			change(c)
 		}
 	})
+	o.smtp = svc.SMTP
 	svc.CreateTopic(t, "news")
 	o.c = svc.Client(t)
 	o.feedback = optoutv1.NewFeedbackServiceClient(o.c.Conn())

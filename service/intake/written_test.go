@@ -1,7 +1,6 @@
 package intake_test
 
 import (
-	"net"
 	"net/mail"
 	"slices"
 	"strings"
@@ -280,15 +279,9 @@ func TestReplies(t *testing.T) {
 // By SMTP the same holds: own words count when they are signed, one message to two of our addresses counts at both, and what cannot be
 // recorded is not taken.
 func TestBySMTP(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := l.Addr().String()
-	l.Close()
-	o := newOffice(t, func(c *service.Config) { c.SMTP = server })
+	o := newOffice(t, func(c *service.Config) { c.SMTP = "127.0.0.1:0" })
 	send := func(message string, to ...string) error {
-		c, err := smtp.Dial(server)
+		c, err := smtp.Dial(o.smtp)
 		if err != nil {
 			return err
 		}

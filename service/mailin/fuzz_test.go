@@ -47,8 +47,7 @@ const (
 func newFuzzed(f *testing.F, lmtp bool) *fuzzed {
 	f.Helper()
 	z := &fuzzed{post: &post{t: f}, network: "tcp", greet: "EHLO", log: &panics{}}
-	z.smtp = freeAddr(f)
-	listen := z.smtp
+	listen := "127.0.0.1:0"
 	if lmtp {
 		z.network, z.greet, z.smtp = "unix", "LHLO", f.TempDir()+"/lmtp"
 		listen = "unix:" + z.smtp
@@ -57,6 +56,9 @@ func newFuzzed(f *testing.F, lmtp bool) *fuzzed {
 		c.SMTP, z.data = listen, c.Data
 		c.Log = slog.New(slog.NewTextHandler(z.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
+	if !lmtp {
+		z.smtp = z.svc.SMTP
+	}
 	z.svc.CreateTopic(f, "news")
 	z.c = z.svc.Client(f)
 	z.bystander, _ = z.person()

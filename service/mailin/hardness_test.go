@@ -281,8 +281,9 @@ func TestRate(t *testing.T) {
 
 // Nobody holds connections by being slow: not between octets, and not by an octet now and then. What was answered by then holds.
 func TestSlowClients(t *testing.T) {
+	t.Parallel() // it waits for nearly all of its time
 	o := newOffice(t, func(x *mailin.Options) {
-		x.Limits = mailin.Limits{Connections: 20, Idle: 3 * time.Second, Work: 2 * time.Second}
+		x.Limits = mailin.Limits{Connections: 20, Idle: 9 * time.Second, Work: 6 * time.Second}
 	})
 	silent := dial(t, "tcp", o.addr, "220")
 	drip := o.begun(t).say("354 DATA")

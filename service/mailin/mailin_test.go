@@ -29,21 +29,11 @@ type post struct {
 	n    int
 }
 
-// freeAddr is an address on which nobody listens.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newPost(t *testing.T) *post {
 	t.Helper()
-	p := &post{t: t, smtp: freeAddr(t)}
-	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP, c.Admin, p.data = p.smtp, "127.0.0.1:0", c.Data })
+	p := &post{t: t}
+	p.svc = clienttest.Start(t, func(c *service.Config) { c.SMTP, c.Admin, p.data = "127.0.0.1:0", "127.0.0.1:0", c.Data })
+	p.smtp = p.svc.SMTP
 	p.svc.CreateTopic(t, "news")
 	p.c = p.svc.Client(t)
 	return p

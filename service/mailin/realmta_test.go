@@ -74,6 +74,7 @@ func submit(t *testing.T, addr, from, to, text string) {
 // Real mail servers bring unsubscribe mail, and really bounce: the letters to a server that refuses their recipients for good, for
 // now until the letter is given up, or for reasons that say nothing of them. The bounces go to the signed return paths.
 func TestRealMailServers(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(t *testing.T, relay, ours string) string{
 		"Postfix": func(t *testing.T, relay, ours string) string {
 			return mailtest.StartPostfix(t, relay, "transport_maps = inline:{ {unsub.example.com = smtp:["+strings.Replace(ours, ":", "]:", 1)+"} }",

@@ -115,10 +115,7 @@ func readGeneric(d *Delivery, request string, n int, raw []byte) {
 		x.What = Complained
 	case "bounce":
 		x.Status = statusOf(e.Status, x.Words)
-		if x.What = bounce(true, x.Status, x.Words); x.What == 0 {
-			d.Ignored++
-			return
-		}
+		x.What = bounce(true, x.Status, x.Words)
 	case "hard-bounce":
 		x.What = HardBounce
 	case "soft-bounce":
@@ -130,9 +127,5 @@ func readGeneric(d *Delivery, request string, n int, raw []byte) {
 		d.Unreadable++ // a word of the organisation's own program is misspelt: it must hear of it
 		return
 	}
-	if !usable(x.ID, x.Address) {
-		d.Unreadable++
-		return
-	}
-	d.Events = append(d.Events, x)
+	d.add(x)
 }

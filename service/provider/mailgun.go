@@ -104,14 +104,7 @@ func readMailgun(d *Delivery, raw []byte) {
 		x.Status = statusOf(string(e.Status.Enhanced), x.Words)
 		x.What = mailgunFailure(e.Severity, string(e.Reason), x.Status, x.Words)
 	}
-	switch {
-	case x.What == 0:
-		d.Ignored++
-	case !usable(x.ID, x.Address):
-		d.Unreadable++
-	default:
-		d.Events = append(d.Events, x)
-	}
+	d.add(x)
 }
 
 // mailgunFailure classifies a failure.

@@ -102,14 +102,10 @@ func (p *PostmarkProvider) Receive(_ context.Context, r *Request) (*Delivery, er
 		e.Address, e.Occurred, e.ID = m.Recipient, moment(m.ChangedAt), "change/"+m.ChangedAt+"/"+string(m.MessageID)
 		e.Listed = m.Origin != "Recipient"
 	}
-	switch {
-	case e.What == 0:
-		d.Ignored = 1
-	case !usable(e.ID, e.Address) || e.ID == "bounce/":
-		d.Unreadable = 1
-	default:
-		d.Events = []Event{e}
+	if e.ID == "bounce/" {
+		e.ID = ""
 	}
+	d.add(e)
 	return d, nil
 }
 

@@ -114,6 +114,18 @@ type Delivery struct {
 	Control string
 }
 
+// add takes over an event: one that says nothing about a mailbox is ignored, and one that no record takes is unreadable.
+func (d *Delivery) add(e Event) {
+	switch {
+	case e.What == 0:
+		d.Ignored++
+	case !usable(e.ID, e.Address):
+		d.Unreadable++
+	default:
+		d.Events = append(d.Events, e)
+	}
+}
+
 // Receiver reads webhooks.
 type Receiver interface {
 	// Receive checks that the request is genuine and reads it. Errors: ErrCredential, ErrForged, ErrStale, ErrMalformed, ErrLater.

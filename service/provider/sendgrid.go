@@ -120,14 +120,7 @@ func readSendGrid(d *Delivery, raw []byte) {
 		d.Resubscribed++
 		return
 	}
-	switch {
-	case x.What == 0:
-		d.Ignored++
-	case !usable(x.ID, x.Address):
-		d.Unreadable++
-	default:
-		d.Events = append(d.Events, x)
-	}
+	d.add(x)
 }
 
 // sendGridBounce classifies a bounce. SendGrid calls "blocked" what its reputation rather than the mailbox caused.

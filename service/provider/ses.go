@@ -174,11 +174,7 @@ func (d *Delivery) take(id string, n int, e Event) {
 	if id != "" {
 		e.ID = id + "/" + strconv.Itoa(n)
 	}
-	if !usable(e.ID, e.Address) {
-		d.Unreadable++
-		return
-	}
-	d.Events = append(d.Events, e)
+	d.add(e)
 }
 
 func (r *sesRecord) bounced(d *Delivery) {
@@ -187,10 +183,6 @@ func (r *sesRecord) bounced(d *Delivery) {
 		e := Event{Address: x.Address, Occurred: moment(b.Timestamp), Source: "bounce/" + text(b.Type, 40) + "/" + text(b.SubType, 40), Words: text(x.Words, maxWords)}
 		e.Status = statusOf(x.Status, e.Words)
 		e.What = sesBounce(b.Type, b.SubType, x.Action, e.Status, e.Words)
-		if e.What == 0 {
-			d.Ignored++
-			continue
-		}
 		d.take(b.FeedbackID, i, e)
 	}
 	if len(b.Recipients) == 0 {

@@ -13,10 +13,6 @@ type Feedback struct {
 	Type string
 	// Recipients are the addresses that it names: Original-Rcpt-To, Removal-Recipient and XARF's. Many reporters name none.
 	Recipients []string
-	// Domains are those that it reports, in lower case: Reported-Domain.
-	Domains []string
-	// Incidents is how many complaints it stands for; at least 1.
-	Incidents uint32
 }
 
 // Suppresses reports whether the type means that its recipient wants no more: abuse, and the older opt-out. Types that are not
@@ -28,13 +24,10 @@ func (f *Feedback) Suppresses() bool {
 // forwarders are the providers whose complaints are no more than the message complained of, forwarded: in the From field.
 var forwarders = []string{"staff@hotmail.com"} // Microsoft's Junk Mail Reporting Program
 
-// maxDomains is how many domains one complaint may report.
-const maxDomains = 20
-
 // complaint reads a feedback report.
 func (r *Report) complaint(w *walker) {
 	r.Kind, r.Standard = Complaint, true
-	f := &Feedback{Incidents: 1}
+	f := &Feedback{}
 	for _, g := range groups(w.feedback) {
 		for _, x := range g {
 			switch x.name {
@@ -42,14 +35,6 @@ func (r *Report) complaint(w *walker) {
 				f.Type = strings.ToLower(word(x.value))
 			case "original-rcpt-to", "removal-recipient":
 				f.name(x.value)
-			case "reported-domain":
-				if d := strings.ToLower(word(x.value)); d != "" && len(f.Domains) < maxDomains {
-					f.Domains = append(f.Domains, d)
-				}
-			case "incidents":
-				if n := decimal(x.value); n > 0 {
-					f.Incidents = n
-				}
 			}
 		}
 	}
@@ -99,7 +84,7 @@ func (r *Report) forwarded(root *part, w *walker) bool {
 	if w.returned == nil || !says(folded([]byte(root.header.Get("From")), maxLook), forwarders) {
 		return false
 	}
-	r.Kind, r.Feedback = Complaint, &Feedback{Type: "abuse", Incidents: 1}
+	r.Kind, r.Feedback = Complaint, &Feedback{Type: "abuse"}
 	if to := root.header.Get("X-HmXmrOriginalRecipient"); to != "" {
 		r.Feedback.name(to)
 	}

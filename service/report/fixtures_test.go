@@ -43,7 +43,7 @@ func summary(r *Report) string {
 		if r.Feedback.Suppresses() {
 			suppresses = "yes"
 		}
-		if len(r.Returned.Tokens) == 1 && r.Returned.Tokens[0] == token {
+		if len(r.Tokens) == 1 && r.Tokens[0] == token {
 			found = "token"
 		}
 		return strings.Join([]string{"complaint", r.Feedback.Type, suppresses, orNone(strings.Join(r.Feedback.Recipients, ",")), found}, " ")
@@ -75,26 +75,8 @@ func TestFixtures(t *testing.T) {
 			if got := summary(r); got != want[i] {
 				t.Errorf("%s:\n got %s\nwant %s", name, got, want[i])
 			}
-			if r.Kind == Bounce && bytes.Contains(b, []byte("<20261123.1@shop.example.com>\n")) && len(r.Returned.Tokens) != 1 {
-				t.Errorf("%s: tokens %q", name, r.Returned.Tokens)
-			}
-		}
-	}
-}
-
-// What is left of the message itself says whose it was: by Message-ID, sender, signing domain and feedback id.
-func TestReturned(t *testing.T) {
-	names, raw, _ := fixtures(t)
-	for i, name := range names {
-		r := Parse(raw[i]).Returned
-		switch name {
-		case "arf-yahoo", "jmrp-forwarded", "cfbl-xarf", "postfix-unknown-user", "exim-of-old":
-			if r.MessageID != "<20261123.1@shop.example.com>" || r.From != "news@shop.example.com" || strings.Join(r.Signers, " ") != "shop.example.com" {
-				t.Errorf("%s: %+v", name, r)
-			}
-		case "cfbl-arf":
-			if r.FeedbackID != "u-"+token || r.From != "news@shop.example.com" {
-				t.Errorf("%s: %+v", name, r)
+			if r.Kind == Bounce && bytes.Contains(b, []byte("<20261123.1@shop.example.com>\n")) && len(r.Tokens) != 1 {
+				t.Errorf("%s: tokens %q", name, r.Tokens)
 			}
 		}
 	}

@@ -55,7 +55,7 @@ func mutate(r *rand.Rand, b, other []byte) []byte {
 // check fails the test when a report breaks its own bounds.
 func check(t *testing.T, r *Report) {
 	t.Helper()
-	if len(r.Recipients) > maxRecipients || len(r.Returned.Tokens) > maxTokens || (r.Kind == Complaint) != (r.Feedback != nil) || len(r.Recipients) > 0 && r.Kind != Bounce {
+	if len(r.Recipients) > maxRecipients || len(r.Tokens) > maxTokens || (r.Kind == Complaint) != (r.Feedback != nil) || len(r.Recipients) > 0 && r.Kind != Bounce {
 		t.Fatalf("%+v", r)
 	}
 	for _, x := range r.Recipients {

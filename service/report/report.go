@@ -73,9 +73,12 @@ type Report struct {
 	Standard bool
 	// Recipients are those of a bounce, one for each that it names.
 	Recipients []Recipient
-	Feedback   *Feedback
-	// Returned is what is left of the message that it is about.
-	Returned Returned
+	// Feedback is what a complaint says; nil for every other kind.
+	Feedback *Feedback
+	// Tokens are the texts that have the form of a signed token, each once, at most 20: those in the header of the message that it is
+	// about, or what is left of that, and for a complaint also those in the report's own fields and in the message's body. They
+	// prove nothing until opened.
+	Tokens []string
 }
 
 // Limits of what is read.

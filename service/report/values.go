@@ -81,14 +81,6 @@ func action(v string) string {
 	return a
 }
 
-func decimal(v string) uint32 {
-	n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32)
-	if err != nil {
-		return 0
-	}
-	return uint32(n)
-}
-
 // oneLine makes a text of a server's one line of at most 500 octets.
 func oneLine(s string) string {
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " ")

@@ -152,7 +152,7 @@ func (SubmitOutcome) EnumDescriptor() ([]byte, []int) {
 type QueueClaim int32
 
 const (
-	// Not a claim; in a filter: any.
+	// Not a claim.
 	QueueClaim_QUEUE_CLAIM_UNSPECIFIED QueueClaim = 0
 	// Mail to the address is to stop.
 	QueueClaim_QUEUE_CLAIM_OPT_OUT QueueClaim = 1
@@ -213,7 +213,7 @@ func (QueueClaim) EnumDescriptor() ([]byte, []int) {
 type QueueDoubt int32
 
 const (
-	// Not a doubt; in a filter: any.
+	// Not a doubt.
 	QueueDoubt_QUEUE_DOUBT_UNSPECIFIED QueueDoubt = 0
 	// Nothing proves, and nothing disproves, that the address in From wrote it.
 	QueueDoubt_QUEUE_DOUBT_UNPROVED QueueDoubt = 1
@@ -827,7 +827,7 @@ func (x *SubmitReportResponse) GetPosition() *Position {
 // SubmitResult is what became of a message for one recipient.
 type SubmitResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Index in the recipients of the request; 0 when there were none.
+	// Index in the recipients of the request; when it has none, in those addresses of ours that the header names.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// What became of it.
 	Outcome SubmitOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=optout.v1.SubmitOutcome" json:"outcome,omitempty"`
