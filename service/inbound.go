@@ -63,7 +63,7 @@ func (s *Service) newIntake() (err error) {
 		return errors.New("--queue-delay, --queue-source-limit and --keep-mail cannot be less than nothing")
 	}
 	o := intake.Options{Ledger: s.ledger, Ring: s.ring.Load, MailDomain: s.cfg.MailDomain, Reporters: c.Reporters, Reply: c.Reply, Now: s.cfg.Now, Log: s.log,
-		Auth: mailauth.New(mailauth.Options{Resolver: resolver, AuthservIDs: c.AuthservIDs, Log: s.log}), Observe: s.meters.inbound}
+		Auth: mailauth.New(mailauth.Options{Resolver: resolver, AuthservIDs: c.AuthservIDs, Now: s.cfg.Now, Log: s.log}), Observe: s.meters.inbound}
 	if c.MailOut != "" {
 		if _, _, err := net.SplitHostPort(c.MailOut); err != nil {
 			return fmt.Errorf("--mail-out %q: give HOST:PORT", c.MailOut)

@@ -180,3 +180,19 @@ func TestManyOfOneDomain(t *testing.T) {
 		}
 	}
 }
+
+// An address of the sender's may be forwarded to another of its: whoever writes to one has written to the sender.
+func TestWrittenToAnotherAddressOfTheSender(t *testing.T) {
+	o := newOffice(t, nil)
+	o.brand(&optoutv1.Sender{Name: "apart", MailDomain: "apart.example.com"})
+	contact := "help@example.com"
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{ContactAddress: &contact}); err != nil {
+		t.Fatal(err)
+	}
+	to := func(addr, to string) string {
+		return o.sign("example.org", o.mail(addr, to, "unsubscribe", "unsubscribe"))
+	}
+	o.want("its contact address", o.take(at, to("p1@example.org", contact)), "opted_out", "p1@example.org", true)
+	o.want("another sender's address", o.take(at, to("p2@example.org", "unsubscribe@apart.example.com")), "queued", "p2@example.org", false)
+	o.want("its address for complaints", o.take(at, to("p3@example.org", "fbl@"+domain)), "queued", "p3@example.org", false)
+}

@@ -64,6 +64,10 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 			owners = append(owners, s.Name)
 		}
 	}
+	if len(owners) == 0 && domain != "" && domain == in.o.MailDomain {
+		// Every sender has a mail domain of its own by now, but what was said of this one is still in footers, and in feedback loops.
+		owners = []string{ledger.DefaultSender}
+	}
 	// What a local part means in a mail domain, no setting of a contact address changes: neither its own sender's nor another's.
 	if len(contacts) > 0 && (len(owners) == 0 || !reserved(local)) {
 		return &box{kind: contactBox, address: rcpt, sender: contacts[0], others: contacts[1:]}, true

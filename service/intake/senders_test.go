@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,21 @@ func TestWhichSenderIsMeant(t *testing.T) {
 	if !o.outAt("apart", "cy@example.org") || o.out("cy@example.org") || o.outAt("shared", "cy@work.example.net") {
 		t.Error("the sender that was written to is meant too, by the address that wrote")
 	}
+}
+
+// The service's mail domain stays one of ours when every sender has its own: old footers and feedback loops name it.
+func TestMailDomainOfTheServiceStays(t *testing.T) {
+	o := newOffice(t, nil)
+	apart := "apart.example.com"
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{MailDomain: &apart}); err != nil {
+		t.Fatal(err)
+	}
+	for i, to := range []string{at, "unsubscribe@" + apart} {
+		addr := fmt.Sprintf("p%d@example.org", i)
+		o.want(to, o.take(to, o.sign("example.org", o.mail(addr, to, "unsubscribe", ""))), "opted_out", addr, true)
+	}
+	fbl, yahoo := "fbl@"+domain, "Yahoo <feedback@arf.mail.yahoo.com>"
+	o.want(fbl, o.take(fbl, o.sign("arf.mail.yahoo.com", o.arf(yahoo, "abuse", "List-Unsubscribe: <"+o.link("cy@example.net")+">\r\n"))), "complaint", "cy@example.net", true)
 }
 
 // That a message cannot be kept keeps nobody from being opted out.

@@ -134,11 +134,16 @@ func (in *Intake) author(ctx context.Context, b *box, m *message) writer {
 
 // toUs reports whether what was proved was written to us. A DKIM signature proves who wrote a message, not that they wrote it to
 // us: a message that somebody wrote to another list can be sent on to us whole. So the signature must cover To and Subject, and To
-// must name the address: Cc, Delivered-To and the like anybody can add on the way. SPF proves that the author's own provider sent it here,
-// perhaps because another of its customers has their mail forwarded here: so some field must name the address, as a forward does not.
+// must name an address of the sender's, be it the one at which it came or one that is forwarded there: Cc, Delivered-To and the like
+// anybody can add on the way. SPF proves that the author's own provider sent it here, perhaps because another of its customers has their
+// mail forwarded here: so some field must name an address of the sender's, as a forward does not.
 func (in *Intake) toUs(v *mailauth.Verdict, b *box, m *message) bool {
+	senders := append([]string{b.sender}, b.others...)
 	named := func(all []string) bool {
-		return slices.ContainsFunc(all, func(a string) bool { return lower(a) == b.address })
+		return slices.ContainsFunc(all, func(a string) bool {
+			to, ours := in.box(a)
+			return ours && (to.kind == wordsBox || to.kind == contactBox) && slices.Contains(senders, to.sender)
+		})
 	}
 	return v.Sent && named(m.words().Recipients) || (v.Signed || v.Vouched) && named(m.words().To)
 }

@@ -168,6 +168,13 @@ func TestAddresses(t *testing.T) {
 	o.want("no envelope", r.Results[0], "opted_out", "cy@example.org", true)
 }
 
+// Old mail programs write names unencoded, in a charset of their own.
+func TestNameInLatin1(t *testing.T) {
+	o := newOffice(t, nil)
+	o.want("Latin-1", o.take(at, o.sign("example.org", o.mail("J\xfcrgen <j@example.org>", at, "Abmeldung", "Bitte abmelden."))), "opted_out", "j@example.org", true)
+	o.want("in the address", o.take(at, o.sign("example.org", o.mail("j\xfcrgen@example.org", at, "Abmeldung", "Bitte abmelden."))), "queued", "j?rgen@example.org", false)
+}
+
 // Whoever decides about a message that was too large to keep is told so: what was attached must be asked for.
 func TestTooLargeToKeep(t *testing.T) {
 	o := newOffice(t, nil)

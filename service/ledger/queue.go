@@ -85,8 +85,6 @@ type Waiting struct {
 	source, domain uint64
 	// named: a signed token named the address, so that mail was made for it, whatever else the ledger knows.
 	named bool
-	// looked is the newest entry of the key when it was last found that the ledger does not know the address otherwise.
-	looked uint64
 }
 
 // queue is the fold of the entries that queue and decide, and of the hard bounces that tell a storm. It is a function of the
@@ -108,6 +106,9 @@ type queue struct {
 	storms  map[uint64]int
 	// stormy are the held bounces that wait, by whom they concern: one of each.
 	stormy map[address.Key]uint64
+	// looked is what was found of keys without facts. Without it, many messages in one name would make looking at each of them as long
+	// as all of them are.
+	looked map[address.Key]look
 	swept  int64 // the day on which what is idle was forgotten
 }
 
@@ -118,7 +119,7 @@ type arrival struct {
 }
 
 func newQueue(sourceLimit int) *queue {
-	return &queue{sourceLimit: sourceLimit, waiting: map[uint64]*Waiting{}, recent: map[uint64][]arrival{}, bounces: map[uint64]*usual{}, storms: map[uint64]int{}, stormy: map[address.Key]uint64{}}
+	return &queue{sourceLimit: sourceLimit, waiting: map[uint64]*Waiting{}, recent: map[uint64][]arrival{}, bounces: map[uint64]*usual{}, storms: map[uint64]int{}, stormy: map[address.Key]uint64{}, looked: map[address.Key]look{}}
 }
 
 // concerns reports whether the queue's fold reads entries like e.
@@ -237,6 +238,7 @@ func (q *queue) sweep(at int64) {
 		return
 	}
 	q.swept = at / day
+	clear(q.looked)
 	for s := range q.recent {
 		if len(q.sinceYesterday(s, at)) == 0 {
 			delete(q.recent, s)
@@ -303,13 +305,22 @@ func (q *queue) list(fits func(*Waiting) bool) []Waiting {
 	return all
 }
 
-// lookedAt remembers up to which entry of its key a waiting message was found to be of an unknown address.
-func (q *queue) lookedAt(position, last uint64) {
+// look is what the entries of a key up to one are: known tells that there are others than the queue's.
+type look struct {
+	upTo  uint64
+	known bool
+}
+
+func (q *queue) lookedAt(key address.Key) look {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	return q.looked[key]
+}
+
+func (q *queue) remember(key address.Key, l look) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w := q.waiting[position]; w != nil {
-		w.looked = last
-	}
+	q.looked[key] = l
 }
 
 // holdOne keeps a waiting message from deciding itself.

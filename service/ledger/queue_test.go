@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,6 +203,41 @@ func TestQueueIsFull(t *testing.T) {
 	w.reopen() // nobody waits there any more
 	if err := bounce(ledger.StormLeast); err != nil {
 		t.Error(err)
+	}
+}
+
+// counting counts how often single entries are read.
+type counting struct {
+	ledger.Store
+	reads atomic.Int64
+}
+
+func (c *counting) Get(ctx context.Context, position uint64) (ledger.Record, error) {
+	c.reads.Add(1)
+	return c.Store.Get(ctx, position)
+}
+
+// Many messages in one name make the queue no slower to list than as many in different names: the store is read once for each, and once
+// more for each of the address.
+func TestManyInOneName(t *testing.T) {
+	w := newWorld(t)
+	const n = 300
+	for i := range n {
+		w.queue(bob, fmt.Sprintf("10.0.%d.0/24", i))
+	}
+	w.close()
+	store := &counting{}
+	w.openWith(func(s ledger.Store) ledger.Store { store.Store = s; return store })
+	store.reads.Store(0)
+	if got := len(w.listQueue(ledger.QueueFilter{})); got != n {
+		t.Fatalf("%d listed", got)
+	}
+	if reads := store.reads.Load(); reads > 4*n {
+		t.Errorf("%d reads of the store to list %d messages", reads, n)
+	}
+	w.known(bob)
+	if !w.listQueue(ledger.QueueFilter{})[0].Known {
+		t.Error("known, but not listed so")
 	}
 }
 

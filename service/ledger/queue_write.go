@@ -379,16 +379,18 @@ func (l *Ledger) knows(ctx context.Context, w *Waiting) (bool, error) {
 	if len(rec.Facts) > 0 || rec.Person != (standing.Key{}) {
 		return true, nil
 	}
-	for at := rec.Last; at != 0 && at != w.looked; {
+	looked := l.queue.lookedAt(w.Key)
+	found := look{upTo: rec.Last, known: looked.known}
+	for at := rec.Last; at != 0 && at != looked.upTo && !found.known; {
 		e, err := l.entry(ctx, at)
 		if err != nil {
 			return false, err
 		}
-		if e.Kind != Queued && e.Kind != Decided {
-			return true, nil
-		}
+		found.known = e.Kind != Queued && e.Kind != Decided
 		at = e.Prev
 	}
-	l.queue.lookedAt(w.Position, rec.Last)
-	return false, nil
+	if found != looked {
+		l.queue.remember(w.Key, found)
+	}
+	return found.known, nil
 }

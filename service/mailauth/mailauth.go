@@ -89,6 +89,8 @@ type Options struct {
 	// AuthservIDs are those whose Authentication-Results are believed; empty: none. The server that writes them must take away
 	// those that came from outside (RFC 8601 section 5); only the topmost field counts.
 	AuthservIDs []string
+	// Now is the clock by which a DNS that does not answer is left alone; nil means the wall clock.
+	Now func() time.Time
 	// Log takes why signatures do not count, at debug level.
 	Log *slog.Logger
 }
@@ -97,10 +99,18 @@ type Options struct {
 const checkTimeout = 10 * time.Second
 
 // Checker is safe for concurrent use.
-type Checker struct{ o Options }
+type Checker struct {
+	o      Options
+	silent *silences
+}
 
 // New makes a checker.
-func New(o Options) *Checker { return &Checker{o} }
+func New(o Options) *Checker {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Checker{o, &silences{now: o.Now, until: map[string]time.Time{}}}
+}
 
 // Check tells who wrote a message. raw must be all of it: a signature does not hold over a part. It takes at most 10 seconds, nearly
 // all of them waiting for the DNS, and less when ctx ends.
@@ -111,7 +121,7 @@ func (c *Checker) Check(ctx context.Context, e Envelope, raw []byte) Verdict {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	n := &names{ctx: ctx, r: c.o.Resolver}
+	n := &names{ctx: ctx, r: c.o.Resolver, silent: c.silent}
 	f := findings{from: m.author()}
 	var all sync.WaitGroup // side by side, so that a dead name of a stranger's does not use up the author's time
 	run := func(method func()) {

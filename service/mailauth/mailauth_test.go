@@ -123,6 +123,7 @@ func TestWhoWrote(t *testing.T) {
 		"strict, SPF of a sub-domain":                 {mailauth.Envelope{Remote: home.Remote, Helo: "x", MailFrom: "b@a.strict.example"}, letter("ann@strict.example"), mailauth.Disproved, "", false},
 		"strict, itself":                              {nowhere, z.sign("strict.example", letter("ann@strict.example")), mailauth.Proved, "dkim", true},
 		"a neighbour under a public suffix":           {nowhere, z.sign("other.co.uk", letter("ann@example.co.uk")), mailauth.Disproved, "", false},
+		"the name is in Latin-1, unencoded":           {nowhere, z.sign("example.org", letter("\"J\xfcrgen\" <ann@example.org>")), mailauth.Proved, "dkim", true},
 		"two From fields":                             {home, "From: ann@example.org\r\n" + z.sign("evil.example", letter("m@evil.example")), mailauth.Unproved, "", false},
 		"two addresses in From":                       {home, letter("ann@example.org, m@evil.example"), mailauth.Unproved, "", false},
 		"no From":                                     {home, "Subject: x\r\n\r\nx\r\n", mailauth.Unproved, "", false},

@@ -142,7 +142,7 @@ func (m *message) author() author {
 	}
 	// Display names do not matter here, so those in unknown charsets need no decoding.
 	p := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil }}}
-	list, err := p.ParseList(value)
+	list, err := p.ParseList(strings.ToValidUTF8(value, "?")) // names stand there unencoded too, in any charset
 	if err != nil || len(list) != 1 {
 		return author{}
 	}

@@ -3,8 +3,11 @@ package mailauth
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,6 +18,11 @@ const (
 	maxLookups = 60
 	// lookupTimeout is less than checkTimeout, so that one dead name leaves time for others.
 	lookupTimeout = 4 * time.Second
+	// silentFor is how long a domain is not asked again whose DNS did not answer within that time, and maxSilent of how many domains that
+	// is remembered. A server of our own brings mail over a few connections: whoever sends in the name of a domain that never answers must
+	// not keep everybody else's mail waiting for it.
+	silentFor = time.Minute
+	maxSilent = 10000
 	// maxKeyRecord bounds a key record: RSA with 8,192 bits has 1.5 KiB, and verifying takes time with the square of the size.
 	maxKeyRecord = 2 << 10
 )
@@ -25,25 +33,65 @@ var errKeyRecord = errors.New("the key record is too large")
 // into two kinds: the name or record does not exist, which is an answer, and everything else, which is temporary. So is a question
 // beyond maxLookups: what was not asked is not known, or a stranger could use up the look-ups and hide a policy.
 type names struct {
-	ctx   context.Context
-	r     Resolver
-	asked atomic.Int32
+	ctx    context.Context
+	r      Resolver
+	silent *silences
+	asked  atomic.Int32
 	// later: the DNS did not tell whether a domain that authenticated is of the author's organisation.
 	later bool
 }
 
-func ask[T any](n *names, ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (T, error) {
+func ask[T any](n *names, ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (got T, err error) {
 	if n.asked.Add(1) > maxLookups {
-		var none T
-		return none, &net.DNSError{Err: "too many look-ups for one message", Name: name, IsTemporary: true}
+		return got, &net.DNSError{Err: "too many look-ups for one message", Name: name, IsTemporary: true}
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	noAnswer := &net.DNSError{Err: "no answer", Name: name, IsTemporary: true}
+	if n.silent.is(name) {
+		return got, noAnswer
+	}
+	limited, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	got, err := lookup(ctx, name)
+	got, err = lookup(limited, name)
 	if e := (*net.DNSError)(nil); err != nil && !(errors.As(err, &e) && e.IsNotFound) {
-		err = &net.DNSError{Err: "no answer", Name: name, IsTemporary: true}
+		if ctx.Err() == nil && (limited.Err() != nil || e != nil && e.IsTimeout) {
+			n.silent.add(name)
+		}
+		err = noAnswer
 	}
 	return got, err
+}
+
+// silences are the domains whose DNS did not answer lately.
+type silences struct {
+	now   func() time.Time
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+// place is what names of one owner share: what they register. An IP address is its own.
+func place(name string) string {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return name
+	}
+	return registered(strings.ToLower(strings.TrimSuffix(name, ".")))
+}
+
+func (s *silences) is(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now().Before(s.until[place(name)])
+}
+
+func (s *silences) add(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if len(s.until) >= maxSilent {
+		maps.DeleteFunc(s.until, func(_ string, t time.Time) bool { return !now.Before(t) })
+	}
+	if len(s.until) < maxSilent {
+		s.until[place(name)] = now.Add(silentFor)
+	}
 }
 
 func rooted(name string) string { return strings.TrimSuffix(name, ".") + "." }

@@ -125,7 +125,7 @@ func TestOtherMailIsRefused(t *testing.T) {
 	if strings.HasSuffix(local, "a") {
 		swap = "b"
 	}
-	for _, rcpt := range []string{"newsletter@" + domain, "someone@example.org", "u-@" + domain, local[:len(local)-1] + "@" + domain,
+	for _, rcpt := range []string{"newsletter@" + domain, "unsubscribe@example.org", "someone@example.org", "u-@" + domain, local[:len(local)-1] + "@" + domain,
 		local[:40] + swap + local[41:] + "x@" + domain, "b-" + local[2:] + "@" + domain, "webmaster@" + domain} {
 		p.say("250:MAIL FROM:<x@example.org>", "550:RCPT TO:<"+rcpt+">")
 	}

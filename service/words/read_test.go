@@ -383,7 +383,7 @@ func FuzzRead(f *testing.F) {
 		f.Add(raw)
 	}
 	for _, lang := range languages {
-		for _, s := range sayings(f, "phrases", lang)[:5] {
+		for _, s := range append(sayings(f, "phrases", lang)[:5], sayings(f, "strangers", lang)[:5]...) {
 			f.Add(letter(s.subject, s.body))
 		}
 	}
