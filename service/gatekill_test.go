@@ -19,6 +19,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	optoutv1 "optout/proto/optout/v1"
+	"optout/service/mailtest"
 )
 
 // sinkEnv makes the test program a mail server: its address and the file in which it keeps what it has taken, apart by a comma.
@@ -100,19 +101,9 @@ type floor struct {
 	excused  map[int]bool // messages that somebody was sending at a kill
 }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newFloor(t *testing.T) *floor {
 	t.Helper()
-	f := &floor{t: t, data: filepath.Join(t.TempDir(), "data"), gate: freePort(t), sink: freePort(t), kept: filepath.Join(t.TempDir(), "kept"), inFlight: map[int]bool{}, excused: map[int]bool{}}
+	f := &floor{t: t, data: filepath.Join(t.TempDir(), "data"), gate: mailtest.FreeAddr(t), sink: mailtest.FreeAddr(t), kept: filepath.Join(t.TempDir(), "kept"), inFlight: map[int]bool{}, excused: map[int]bool{}}
 	f.startSink()
 	f.service = newInstallation(t, f.data, "--gate", f.gate, "--gate-upstream", f.sink)
 	k, err := optoutv1.NewAdminServiceClient(f.service.conn).CreateApiKey(f.service.ctx(), &optoutv1.CreateApiKeyRequest{Key: &optoutv1.ApiKey{Role: optoutv1.Role_ROLE_MAILER, Label: "shop", DefaultTopic: "news"}})

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"optout/service/mailtest"
+
 	"github.com/emersion/go-smtp"
 )
 
@@ -19,10 +21,10 @@ import (
 // same sender. The ratio is of the messages a second that were answered with 250. Goal: at least 0.5.
 func BenchmarkMailIn(b *testing.B) {
 	const messages = 6400
-	ours := freePort(b)
+	ours := mailtest.FreeAddr(b)
 	p := newInstallation(b, filepath.Join(b.TempDir(), "data"), "--smtp", ours, "--mail-domain", floodDomain)
 	defer p.kill()
-	sink := freePort(b)
+	sink := mailtest.FreeAddr(b)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), sinkEnv+"="+sink+","+filepath.Join(b.TempDir(), "kept"))
 	if err := cmd.Start(); err != nil {

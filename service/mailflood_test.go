@@ -42,12 +42,12 @@ type flood struct {
 func newFlood(t *testing.T, eager bool, seed uint64) *flood {
 	t.Helper()
 	ledgertest.Require(t, "a small file system needs root", os.Getuid() == 0)
-	f := &flood{t: t, dir: t.TempDir(), smtp: freePort(t), people: recipients{seed: seed}}
+	f := &flood{t: t, dir: t.TempDir(), smtp: mailtest.FreeAddr(t), people: recipients{seed: seed}}
 	must(t, "mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", f.dir)
 	t.Cleanup(func() { exec.Command("umount", "-l", f.dir).Run() })
 	relay := f.smtp
 	if eager {
-		f.eagerAddr = freePort(t)
+		f.eagerAddr = mailtest.FreeAddr(t)
 		relay = f.eagerAddr
 		f.startEager()
 		t.Cleanup(func() { f.eager.Process.Kill(); f.eager.Wait() })

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"optout/service/mailtest"
 )
 
 // hostile are messages that cost whoever reads them without bounds: each is named, and as long as it says.
@@ -45,7 +47,7 @@ func hostile() map[string]string {
 // Forty hostile messages at once, to every kind of address that there is: each is answered, memory stays bounded, and a person who
 // writes meanwhile is out.
 func TestHostileMail(t *testing.T) {
-	addr := freePort(t)
+	addr := mailtest.FreeAddr(t)
 	p := newInstallation(t, filepath.Join(t.TempDir(), "data"), "--smtp", addr, "--mail-domain", floodDomain)
 	defer p.kill()
 	people := recipients{seed: 1}

@@ -18,6 +18,7 @@ import (
 
 	"optout/cmd/optout/internal/cli"
 	"optout/service/ledgertest"
+	"optout/service/mailtest"
 )
 
 var fence = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```")
@@ -64,14 +65,7 @@ func TestREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	port := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
+	port := func() string { return mailtest.FreeAddr(t) }
 	grpc, web, admin, data := port(), port(), port(), filepath.Join(dir, "optout-data")
 	env := append(os.Environ(), "OPTOUT_DATA="+data, "OPTOUT_GRPC="+grpc, "OPTOUT_SERVER="+grpc, "OPTOUT_HTTP="+web, "OPTOUT_PUBLIC_URL=http://"+web,
 		"OPTOUT_ADMIN="+admin, "OPTOUT_SMTP="+port(), "OPTOUT_KEY=")

@@ -79,7 +79,7 @@ type Waiting struct {
 	At  time.Time
 	// Due is when it decides itself, if the ledger knows the address; zero for never.
 	Due time.Time
-	// Held: too many came at once, from one source or in all; it waits for a person.
+	// Held: too many came at once, from one source or in all, or the address has confirmed a subscription since; it waits for a person.
 	Held bool
 
 	source, domain uint64
@@ -88,7 +88,8 @@ type Waiting struct {
 }
 
 // queue is the fold of the entries that queue and decide, and of the hard bounces that tell a storm. It is a function of the
-// entries alone, so it is the same after every start.
+// entries alone, so it is the same after every start, but for what is found out anew: who is held for a later yes, what looked
+// remembers, and Due where the clock stood wrong.
 type queue struct {
 	sourceLimit int
 

@@ -10,7 +10,7 @@ import (
 type QueueFilter struct {
 	Sender string
 	Doubts []Doubt
-	// Held lists only those that wait for a person because too many came.
+	// Held lists only those that are held, and those of a storm.
 	Held bool
 }
 

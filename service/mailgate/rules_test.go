@@ -3,7 +3,6 @@ package mailgate_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -16,16 +15,12 @@ import (
 
 	optoutv1 "optout/proto/optout/v1"
 	"optout/service"
+	"optout/service/mailtest"
 )
 
 // With --gate-verp each copy has a return path of its own, and a bounce that comes back to it says whose it is.
 func TestReturnPath(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := l.Addr().String()
-	l.Close()
+	in := mailtest.FreeAddr(t)
 	r := newRig(t, func(c *service.Config) { c.Gate.VERP, c.SMTP = true, in }, nil)
 	if _, _, err := r.send(mailText(), ann, bob); err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func StartDovecot(t testing.TB, settings ...string) *Dovecot {
 		t.Fatal(err)
 	}
 	d.certificate()
-	d.Addr, d.Plain = freePort(t), freePort(t)
+	d.Addr, d.Plain = FreeAddr(t), FreeAddr(t)
 	d.PasswordFile = d.write("password", "correct horse\n", 0o600)
 	d.write("users", DovecotUser+":{PLAIN}correct horse\n", 0o644)
 	if err := os.MkdirAll(d.path("mail"), 0o777); err != nil {
@@ -207,16 +207,6 @@ func (d *Dovecot) OAuthURL(user, file string) string { return d.url(user, "INBOX
 
 func (d *Dovecot) url(user, folder, kind, file string) string {
 	return "imaps://" + url.QueryEscape(user) + "@" + d.Addr + "/" + url.PathEscape(folder) + "?" + kind + "=" + url.QueryEscape(file)
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Log is what the server has logged.

@@ -47,12 +47,7 @@ func StartExim(t testing.TB, relay string, routes map[string]string) *Exim {
 	t.Helper()
 	program := eximProgram()
 	ledgertest.Require(t, "an Exim of the test's own needs root and the package exim4-daemon-light (see .ci/run)", os.Geteuid() == 0 && program != "")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &Exim{Addr: l.Addr().String()}
-	l.Close()
+	e := &Exim{Addr: FreeAddr(t)}
 	dir, err := os.MkdirTemp("", "exim") // not t.TempDir: the user of Exim must get through
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package mailtest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -58,12 +59,8 @@ func StartPostfix(t testing.TB, relay string, settings ...string) *Postfix {
 		ok = ok && err == nil
 	}
 	ledgertest.Require(t, "a Postfix of the test's own needs root and the package postfix", ok)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Postfix{t: t, Addr: l.Addr().String()}
-	l.Close()
+	p := &Postfix{t: t, Addr: FreeAddr(t)}
+	var err error
 	if p.dir, err = os.MkdirTemp("", "postfix"); err != nil { // not t.TempDir: the users of Postfix must get through
 		t.Fatal(err)
 	}
@@ -97,18 +94,19 @@ func StartPostfix(t testing.TB, relay string, settings ...string) *Postfix {
 		p.dir+"/etc/ 2>/dev/null; mount --bind "+p.dir+"/etc /etc/postfix && exec postfix start-fg")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.WaitDelay = 10 * time.Second // its children may hold the output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	p.pid = cmd.Process.Pid
 	t.Cleanup(func() {
-		p.Command("postfix", "stop").Run()
+		p.end("stop")
 		ended := make(chan struct{})
 		go func() { cmd.Wait(); close(ended) }()
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
-			p.Command("postfix", "abort").Run()
+			p.end("abort")
 			cmd.Process.Kill()
 			<-ended
 		}
@@ -132,6 +130,18 @@ func StartPostfix(t testing.TB, relay string, settings ...string) *Postfix {
 // Command is a command in Postfix's namespace.
 func (p *Postfix) Command(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(p.pid), "-m", "--"}, args...)...)
+}
+
+// end ends Postfix, or gives up after a while.
+func (p *Postfix) end(how string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := p.Command("postfix", how)
+	if cmd.Start() == nil {
+		stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		stop()
+	}
 }
 
 // Run runs a command there with standard input, and returns what it printed and its exit code.

@@ -2,6 +2,7 @@ package milter_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -39,16 +40,6 @@ type rig struct {
 	number  uint32
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newRig(t testing.TB, key func(*optoutv1.ApiKey), topics string, settings ...string) *rig {
 	t.Helper()
 	return newRigWith(t, service.MilterConfig{Key: 2, Topics: topics}, key, settings...)
@@ -58,7 +49,7 @@ func newRig(t testing.TB, key func(*optoutv1.ApiKey), topics string, settings ..
 func newRigWith(t testing.TB, c service.MilterConfig, key func(*optoutv1.ApiKey), settings ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, sink: mailtest.NewSink(t)}
-	filter, local, socketmap := freeAddr(t), freeAddr(t), freeAddr(t)
+	filter, local, socketmap := mailtest.FreeAddr(t), mailtest.FreeAddr(t), mailtest.FreeAddr(t)
 	c.Listen, c.Local, c.Socketmap = filter, local, socketmap
 	r.svc = clienttest.Start(t, func(s *service.Config) { s.Milter = c })
 	r.c = r.svc.Client(t)
@@ -108,6 +99,14 @@ func (r *rig) session() *smtp.Client {
 	return c
 }
 
+// refusal says an answer that is no 250, with its enhanced code.
+func refusal(err error) string {
+	if e := (*smtp.SMTPError)(nil); errors.As(err, &e) {
+		return e.Error() + fmt.Sprint(e.EnhancedCode)
+	}
+	return err.Error()
+}
+
 // send sends a message and returns the first answer that is no 250, in words, or "".
 func (r *rig) send(text string, between func(), to ...string) string {
 	r.t.Helper()
@@ -117,7 +116,7 @@ func (r *rig) send(text string, between func(), to ...string) string {
 	}
 	for _, a := range to {
 		if err := c.Rcpt(a, nil); err != nil {
-			return err.Error() + fmt.Sprint(err.(*smtp.SMTPError).EnhancedCode)
+			return refusal(err)
 		}
 	}
 	w, err := c.Data()
@@ -129,7 +128,7 @@ func (r *rig) send(text string, between func(), to ...string) string {
 	}
 	io.WriteString(w, text)
 	if err := w.Close(); err != nil {
-		return err.Error() + fmt.Sprint(err.(*smtp.SMTPError).EnhancedCode)
+		return refusal(err)
 	}
 	return ""
 }
@@ -337,7 +336,7 @@ func TestMilterSettings(t *testing.T) {
 
 // The socketmap, as Postfix speaks it.
 func TestSocketmap(t *testing.T) {
-	addr := freeAddr(t)
+	addr := mailtest.FreeAddr(t)
 	svc := clienttest.Start(t, func(c *service.Config) { c.Milter = service.MilterConfig{Socketmap: addr, Key: 2} })
 	c := svc.Client(t)
 	svc.CreateTopic(t, "news")

@@ -916,7 +916,7 @@ type QueuedMessage struct {
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// When it is done by itself, if the ledger knows the address and it is not held. Absent: only a person decides.
 	DueAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
-	// Too many came at once: it waits for a person.
+	// It waits for a person: too many came at once, or the address has confirmed a subscription since.
 	Held bool `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`
 	// The ledger knows the address otherwise.
 	Known bool `protobuf:"varint,10,opt,name=known,proto3" json:"known,omitempty"`
@@ -1067,7 +1067,7 @@ type ListQueueRequest struct {
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Only these doubts; empty means any.
 	Doubts []QueueDoubt `protobuf:"varint,2,rep,packed,name=doubts,proto3,enum=optout.v1.QueueDoubt" json:"doubts,omitempty"`
-	// Only what is held because too many came.
+	// Only what is held.
 	Held bool `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
 	// 1 to 1 000, default 100.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

@@ -49,6 +49,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"restore", "--from", "x"}, "--data: it is missing"},
 		{[]string{"verify", "--keys", "x"}, "--keys: it goes only with --data"},
 		{[]string{"serve", "extra"}, "1 arguments are too many"},
+		{[]string{"serve", "--queue-delay", "0s"}, `--queue-delay: it is no time to wait (give one, such as 1h; the default is 24h)`},
+		{[]string{"serve", "--queue-source-limit", "0"}, `--queue-source-limit: it is no number of opt-outs (give 1 or more; the default is 20)`},
 		{[]string{"serve", "--log-level", "loud"}, `--log-level: "loud" is not a level (use debug, info, warn or error)`},
 		{[]string{"version", "--json", "extra"}, `{"error":{"code":"INVALID_ARGUMENT","reason":"INVALID_FIELD"`},
 	} {

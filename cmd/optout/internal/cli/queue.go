@@ -41,7 +41,7 @@ type queueFilter struct {
 func (f *queueFilter) add(cmd *cobra.Command) {
 	f.doubts.of = newEnumFlag(optoutv1.QueueDoubt(0))
 	enumsVar(cmd, &f.doubts, "doubt", "only those that wait for this `WHY`: "+f.doubts.of.listing()+"; can be repeated")
-	cmd.Flags().BoolVar(&f.held, "held", false, "only those that wait for a person because too many came at once")
+	cmd.Flags().BoolVar(&f.held, "held", false, "only those that are held for a person: too many came at once, or the address has said yes since")
 	cmd.Flags().Uint64Var(&f.like, "like", 0, "only those of the same doubt that came from the same source, or concern the same domain, as `ENTRY` does: its whole flood or storm")
 }
 
@@ -92,7 +92,7 @@ may see it.
 
   in 5h10m        it decides itself then, unless you do
   once known      it decides itself once the ledger knows the address otherwise; until then it waits
-  held            too many came at once: it waits for you
+  held            too many came at once, or the address has said yes since: it waits for you
   waits for you   it never decides itself`,
 		Example: `  optout queue list
   optout queue list --held --doubt unproved,storm

@@ -54,7 +54,7 @@ func showQueued(w io.Writer, m *optoutv1.QueuedMessage, now time.Time) {
 	case !m.Waiting:
 		state = "it is decided"
 	case m.Held:
-		state = "no: too many came at once, so it waits for you"
+		state = "no: too many came at once, or the address has said yes since; it waits for you"
 	case m.DueAt == nil:
 		state = "no: it waits for you"
 	case !m.Known:

@@ -132,6 +132,12 @@ func (p *program) settle(cmd *cobra.Command, f *serveFlags) error {
 			*addr = ""
 		}
 	}
+	if f.Inbound.QueueDelay == 0 { // to the service that is the default, which whoever gives it does not mean
+		return wrongUsage("--queue-delay", "it is no time to wait", "give one, such as 1h; the default is 24h")
+	}
+	if f.Inbound.SourceLimit == 0 {
+		return wrongUsage("--queue-source-limit", "it is no number of opt-outs", "give 1 or more; the default is 20")
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return wrongUsage("--log-level", fmt.Sprintf("%q is not a level", clip(f.logLevel)), "use debug, info, warn or error")
