@@ -68,7 +68,7 @@ func (s *Service) newIntake() (err error) {
 		if _, _, err := net.SplitHostPort(c.MailOut); err != nil {
 			return fmt.Errorf("--mail-out %q: give HOST:PORT", c.MailOut)
 		}
-		o.Relay = &intake.Relay{Address: c.MailOut, Hostname: hostname(&s.cfg)}
+		o.Relay = &intake.Relay{Address: c.MailOut, Hostname: hostname(&s.cfg), Now: s.cfg.Now}
 	} else if c.Reply {
 		return errors.New("--reply needs --mail-out HOST:PORT, the mail server that takes the replies")
 	}

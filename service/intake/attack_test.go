@@ -196,3 +196,14 @@ func TestWrittenToAnotherAddressOfTheSender(t *testing.T) {
 	o.want("another sender's address", o.take(at, to("p2@example.org", "unsubscribe@apart.example.com")), "queued", "p2@example.org", false)
 	o.want("its address for complaints", o.take(at, to("p3@example.org", "fbl@"+domain)), "queued", "p3@example.org", false)
 }
+
+// A Message-ID is handed on by whoever answers, to all whom they copy. It says whose message a reply or complaint is about; nobody can
+// make its recipient undeliverable with it, as the return path can.
+func TestMessageIDIsNoReturnPath(t *testing.T) {
+	o := newOffice(t, nil)
+	l := o.issue("ann@example.net")
+	o.want("of the Message-ID", o.take("b-"+l.MessageToken+"@"+domain, dsn("ann@example.net", "5.1.1")), "not_ours", "ann@example.net", false)
+	o.want("of the return path", o.take("b-"+l.ReturnToken+"@"+domain, dsn("ann@example.net", "5.1.1")), "bounce", "ann@example.net", true)
+	o.want("a complaint that quotes the Message-ID", o.take("fbl@"+domain, o.sign("arf.mail.yahoo.com", o.arf("Yahoo <feedback@arf.mail.yahoo.com>", "abuse",
+		"Message-ID: <1.b-"+o.issue("bob@example.net").MessageToken+"@example.com>\r\n"))), "complaint", "bob@example.net", true)
+}

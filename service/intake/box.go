@@ -133,7 +133,7 @@ func (in *Intake) open(b *box, token string, purposes ...link.Purpose) bool {
 func (in *Intake) named(tokens []string) (b *box, sure bool) {
 	for _, t := range tokens {
 		x := &box{}
-		if !in.open(x, t, link.Unsubscribe, link.Bounce) {
+		if !in.open(x, t, link.Unsubscribe, link.Message, link.Bounce) {
 			continue
 		}
 		if b == nil {

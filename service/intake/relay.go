@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -22,10 +24,22 @@ type Relay struct {
 	Hostname string
 	// TLS verifies the server's certificate; nil means the system's authorities.
 	TLS *tls.Config
+	// Timeout bounds a whole delivery; 0 means 20 seconds, which leaves time for the answer to who brought the message.
+	Timeout time.Duration
+	// Now is the clock; nil means the wall clock.
+	Now func() time.Time
+
+	mu sync.Mutex
+	// restUntil is until when nothing is tried: the server used up the time of a delivery.
+	restUntil time.Time
 }
 
-// relayTimeout bounds a whole delivery.
-const relayTimeout = 30 * time.Second
+const (
+	relayTimeout = 20 * time.Second
+	// relayRest is how long a server is left alone that used up the time of a delivery. Mail comes from a server of our own over a few
+	// connections, and while it waits here for that server, opt-outs wait behind it.
+	relayRest = time.Minute
+)
 
 // ErrMailOut: the server behind --mail-out takes nothing for now; what it is to pass on must come again.
 var ErrMailOut = errors.New("--mail-out")
@@ -51,8 +65,34 @@ func (r *Relay) Forward(ctx context.Context, to string, raw []byte) error {
 }
 
 func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	if r.rest(0) {
+		return fmt.Errorf("%w: the server did not answer in time a moment ago", ErrMailOut)
+	}
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(r.Timeout, relayTimeout))
 	defer cancel()
+	err := r.send(limited, to, message)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		r.rest(relayRest)
+	}
+	return err
+}
+
+// rest lets the server rest for some time from now, and reports whether it rests.
+func (r *Relay) rest(d time.Duration) bool {
+	now := time.Now
+	if r.Now != nil {
+		now = r.Now
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d != 0 {
+		r.restUntil = now().Add(d)
+	}
+	return now().Before(r.restUntil)
+}
+
+// send makes one delivery, for which ctx has the time.
+func (r *Relay) send(ctx context.Context, to string, message io.Reader) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.Address)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMailOut, err)

@@ -94,3 +94,42 @@ func TestRelayOffThisMachine(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes connections and says nothing is waited for once, and then left alone for a minute: what is to be recorded waits
+// behind it.
+func TestSilentRelayIsNotWaitedForAgain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan net.Conn, 10)
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tried <- c
+		}
+	})
+	defer accepting.Wait()
+	defer l.Close()
+	now := time.Now()
+	r := &Relay{Address: l.Addr().String(), Hostname: "mail.example.com", Timeout: 50 * time.Millisecond, Now: func() time.Time { return now }}
+	forward := func() error { return r.Forward(t.Context(), "people@example.com", []byte("Subject: x\r\n\r\nx\r\n")) }
+	for range 5 {
+		if err := forward(); !errors.Is(err, ErrMailOut) {
+			t.Fatal(err)
+		}
+	}
+	(<-tried).Close()
+	now = now.Add(relayRest)
+	if err := forward(); !errors.Is(err, ErrMailOut) {
+		t.Fatal(err)
+	}
+	(<-tried).Close() // it was tried again
+	if len(tried) != 0 {
+		t.Errorf("tried %d times more", len(tried))
+	}
+}

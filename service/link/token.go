@@ -28,8 +28,11 @@ const (
 	Confirm     Purpose = 3
 	Preferences Purpose = 4
 	Undo        Purpose = 5
+	// Message names whose message it is, in its Message-ID. Whoever answers hands that on to all whom they copy, so unlike Bounce, which
+	// stands in the return path alone, it makes nobody undeliverable.
+	Message Purpose = 6
 
-	purposes = 6
+	purposes = 7
 )
 
 // Token is what a link or an address carries.

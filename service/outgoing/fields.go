@@ -90,7 +90,7 @@ func (j *Judge) Rewrite(q *Question, h *Header, id string, verdicts ...*ledger.V
 	}
 	if h.Value("Message-ID") == "" {
 		if q.Linked() {
-			id += ".b-" + string(j.o.Ring().Append(nil, j.returnToken(q, verdicts[0])))
+			id += ".b-" + string(j.o.Ring().Append(nil, j.token(q, verdicts[0], link.Message)))
 		}
 		add = append(add, field{"Message-ID", "Message-ID: <" + id + "@" + j.MessageDomain(q.Sender) + ">\r\n"})
 	}

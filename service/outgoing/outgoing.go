@@ -192,12 +192,12 @@ func (j *Judge) ReturnPath(q *Question, v *ledger.Verdict) string {
 	if domain == "" {
 		return ""
 	}
-	return "b-" + string(j.o.Ring().Append(nil, j.returnToken(q, v))) + "@" + domain
+	return "b-" + string(j.o.Ring().Append(nil, j.token(q, v, link.Bounce))) + "@" + domain
 }
 
-// returnToken names a recipient where mail about the message comes back.
-func (j *Judge) returnToken(q *Question, v *ledger.Verdict) link.Token {
-	return link.Token{Purpose: link.Bounce, Scope: q.Topic.Number, Mailing: q.Mailing, Key: v.Key}
+// token names a recipient where mail about the message comes back, or quotes it.
+func (j *Judge) token(q *Question, v *ledger.Verdict, p link.Purpose) link.Token {
+	return link.Token{Purpose: p, Scope: q.Topic.Number, Mailing: q.Mailing, Key: v.Key}
 }
 
 // MessageDomain is the domain that Message-IDs made for a sender's mail end in.

@@ -125,7 +125,7 @@ func (h *handlers) RecordComplaint(ctx context.Context, r *optoutv1.RecordCompla
 		o, err = h.Ledger.Suppress(ctx, who, ledger.Suppression{Sender: r.Sender, Address: r.Address, Reason: ledger.ReasonComplaint, Topic: r.Topic})
 	} else {
 		var about ledger.Tokened
-		if about, who.Mailing, err = h.tokened(ctx, r.Token, r.Address+r.Sender+r.Topic, link.Unsubscribe, link.Bounce); err != nil {
+		if about, who.Mailing, err = h.tokened(ctx, r.Token, r.Address+r.Sender+r.Topic, link.Unsubscribe, link.Message, link.Bounce); err != nil {
 			return nil, err
 		}
 		o, err = h.Ledger.Complain(ctx, who, about)

@@ -79,8 +79,10 @@ func (i *issuer) link(key [16]byte) *optoutv1.UnsubscribeLink {
 	t.Key = key
 	l := i.ring.Issue(i.base, t)
 	out := &optoutv1.UnsubscribeLink{Url: l.URL, Mailto: l.Mailto, DkimSign: l.DKIMSign, Warning: l.Warning}
-	t.Purpose, t.Scope = link.Bounce, i.topic
+	t.Purpose, t.Scope = link.Message, i.topic
 	out.MessageToken = string(i.ring.Append(make([]byte, 0, link.Length), t))
+	t.Purpose = link.Bounce
+	out.ReturnToken = string(i.ring.Append(make([]byte, 0, link.Length), t))
 	for _, x := range l.Headers {
 		out.Headers = append(out.Headers, &optoutv1.Header{Name: x.Name, Value: x.Value})
 	}

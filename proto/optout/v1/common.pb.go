@@ -763,9 +763,11 @@ type UnsubscribeLink struct {
 	// Why the message is not fit for one-click, if it is not (for instance: the public URL is not https).
 	Warning string `protobuf:"bytes,5,opt,name=warning,proto3" json:"warning,omitempty"`
 	// A token that names the address wherever mail about the message quotes it, and does nothing else: put it into the Message-ID,
-	// <UNIQUE.b-TOKEN@your domain>, so that a reply or complaint says whose message it is about, or make the return path of it,
-	// b-TOKEN@ the mail domain, so that bounces count.
-	MessageToken  string `protobuf:"bytes,6,opt,name=message_token,json=messageToken,proto3" json:"message_token,omitempty"`
+	// <UNIQUE.b-TOKEN@your domain>, so that a reply or complaint says whose message it is about.
+	MessageToken string `protobuf:"bytes,6,opt,name=message_token,json=messageToken,proto3" json:"message_token,omitempty"`
+	// A token of which to make the return path, b-TOKEN@ the mail domain, so that bounces count. Put it nowhere else: whoever knows it can
+	// make the address undeliverable, and replies hand a Message-ID on to all whom they copy.
+	ReturnToken   string `protobuf:"bytes,7,opt,name=return_token,json=returnToken,proto3" json:"return_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -838,6 +840,13 @@ func (x *UnsubscribeLink) GetWarning() string {
 func (x *UnsubscribeLink) GetMessageToken() string {
 	if x != nil {
 		return x.MessageToken
+	}
+	return ""
+}
+
+func (x *UnsubscribeLink) GetReturnToken() string {
+	if x != nil {
+		return x.ReturnToken
 	}
 	return ""
 }
@@ -1042,14 +1051,15 @@ const file_optout_v1_common_proto_rawDesc = "" +
 	"\x06joined\x18\x05 \x01(\bR\x06joined\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xc4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe7\x01\n" +
 	"\x0fUnsubscribeLink\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06mailto\x18\x02 \x01(\tR\x06mailto\x12+\n" +
 	"\aheaders\x18\x03 \x03(\v2\x11.optout.v1.HeaderR\aheaders\x12\x1b\n" +
 	"\tdkim_sign\x18\x04 \x03(\tR\bdkimSign\x12\x18\n" +
 	"\awarning\x18\x05 \x01(\tR\awarning\x12#\n" +
-	"\rmessage_token\x18\x06 \x01(\tR\fmessageToken\"\xd4\x05\n" +
+	"\rmessage_token\x18\x06 \x01(\tR\fmessageToken\x12!\n" +
+	"\freturn_token\x18\a \x01(\tR\vreturnToken\"\xd4\x05\n" +
 	"\x05Entry\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x12(\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x14.optout.v1.EntryKindR\x04kind\x12,\n" +
