@@ -30,6 +30,10 @@ func TestByIMAP(t *testing.T) {
 	if err := box.Login(mailtest.DovecotUser, "correct horse").Wait(); err != nil {
 		t.Fatal(err)
 	}
+	contact := "help@example.com"
+	if _, err := optoutv1.NewAdminServiceClient(o.c.Conn()).UpdateSender(t.Context(), &optoutv1.UpdateSenderRequest{ContactAddress: &contact}); err != nil {
+		t.Fatal(err)
+	}
 	pressed := "u-" + o.link("bob@example.net")[strings.LastIndexByte(o.link("bob@example.net"), '/')+1:] + "@" + domain
 	messages := []string{
 		"Delivered-To: b-" + o.token("gone@example.net", link.Bounce) + "@" + domain + "\r\n" + dsn("gone@example.net", "5.1.1"),
@@ -37,6 +41,7 @@ func TestByIMAP(t *testing.T) {
 		o.sign("example.org", o.mail("ann@example.org", "help@company.example", "Abmelden", "")),
 		"Authentication-Results: mx.example.com; dmarc=pass header.from=example.net\r\n" + o.mail("cy@example.net", at, "stop", ""),
 		o.mail("mallory@example.net", at, "stop", ""),
+		o.mail("blank@example.net", "undisclosed-recipients:;", "", ""),
 	}
 	for _, m := range messages {
 		put := box.Append("INBOX", int64(len(m)), nil)
@@ -67,6 +72,11 @@ func TestByIMAP(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d messages are marked", len(done), len(messages))
+		}
+	}
+	for _, x := range o.queue() { // at a contact address an empty mail asks for nothing
+		if blank := x.Address == "blank@example.net"; blank && x.Doubt != optoutv1.QueueDoubt_QUEUE_DOUBT_UNREAD {
+			t.Errorf("an empty mail that names none of our addresses: %v", x)
 		}
 	}
 	for addr, want := range map[string]optoutv1.EntryKind{"gone@example.net": optoutv1.EntryKind_ENTRY_KIND_UNDELIVERABLE,

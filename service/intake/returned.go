@@ -95,10 +95,7 @@ func (in *Intake) feedback(ctx context.Context, b *box, m *message) Result {
 	r := m.report()
 	switch r.Kind {
 	case report.Complaint:
-	case report.Other:
-		if m.words().Automatic {
-			return ignored("no report of a complaint")
-		}
+	case report.Other, report.Automatic: // such as that of a feedback loop which asks to confirm the address
 		return in.question(ctx, b, m)
 	default:
 		return ignored("no report of a complaint")

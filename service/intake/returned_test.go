@@ -77,6 +77,7 @@ func TestComplaints(t *testing.T) {
 			t.Errorf("it would decide itself: %v", q)
 		}
 	}
+	o.want("a reporter that asks to confirm the address", o.take(fbl, "Auto-Submitted: auto-generated\r\n"+o.mail("loop@example.net", fbl, "Please confirm", "Follow this link.")), "queued", "", false)
 	o.pass(72 * time.Hour)
 	a = addr()
 	o.want("decided by a person", o.take(fbl, o.arf(yahoo, "abuse", about(a))), "queued", a, false)
