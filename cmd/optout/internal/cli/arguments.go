@@ -15,7 +15,9 @@ func needArgs(least, most int, what, remedy string) cobra.PositionalArgs {
 		switch {
 		case len(args) < least:
 			return wrongUsage(what, "it is missing", remedy)
-		case most >= 0 && len(args) > most:
+		case most == 0 && len(args) > 0:
+			return wrongUsage("", "it takes no arguments", remedy)
+		case most > 0 && len(args) > most:
 			return wrongUsage("", fmt.Sprintf("%d arguments are too many", len(args)), remedy)
 		}
 		return nil

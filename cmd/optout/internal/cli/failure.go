@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -145,5 +147,23 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 		return wrongUsage("--"+clip(name), "there is no such flag", see)
 	}
+	var bad *pflag.InvalidValueError
+	var unread *strconv.NumError
+	if errors.As(err, &bad) && errors.As(err, &unread) {
+		return wrongUsage("--"+bad.GetFlag().Name, fmt.Sprintf("%q is %s", clip(bad.GetValue()), unreadNumber(bad.GetFlag().Value.Type(), unread)), see)
+	}
 	return wrongUsage("", text, see)
+}
+
+// unreadNumber says what is wrong with the value of a flag of a type, in place of the name of the function that could not read it.
+func unreadNumber(flagType string, err *strconv.NumError) string {
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return "a number out of range"
+	case flagType == "bool":
+		return "neither true nor false"
+	case strings.HasPrefix(flagType, "uint"):
+		return "no number from 0 on"
+	}
+	return "no number"
 }

@@ -39,7 +39,7 @@ pass a person's no, so they must be named.`,
 	cmd.Flags().StringVar(&k.Label, "label", "", "`TEXT` that says who will use it (default: the role)")
 	cmd.Flags().StringSliceVar(&k.Topics, "topics", nil, "`NAMES` of the topics that it may name, separated by commas (default: all that are not required)")
 	cmd.Flags().StringSliceVar(&k.Senders, "senders", nil, "`NAMES` of the senders that it is bound to, separated by commas (default: all)")
-	cmd.Flags().StringSliceVar(&sender, "sender", nil, "the same as --senders")
+	cmd.Flags().StringSliceVar(&sender, "sender", nil, "`NAMES`: the same as --senders")
 	cmd.Flags().StringVar(&k.DefaultTopic, "default-topic", "", "`TOPIC` of mail through the gate or the milter that names none")
 	cmd.Flags().BoolVar(&k.ListSoftware, "list-software", false, "a mailing list manager's: its own List-* fields stay on mail through the gate")
 	required(cmd, "role", "use one of: "+role.listing())

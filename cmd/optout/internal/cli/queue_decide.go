@@ -59,11 +59,13 @@ address are left out and counted. Up to 1 000 are decided together, all or none.
 	cmd.Flags().BoolVar(&f.all, "all", false, "decide every message that waits and fits the filters")
 	f.filter.add(cmd)
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "with --all: do not ask")
-	cmd.MarkFlagsMutuallyExclusive("suppress", "dismiss")
 	requiredWhy(cmd)
 	before := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if !f.suppress && !f.dismiss {
+		switch {
+		case f.suppress && f.dismiss:
+			return wrongUsage("--suppress", "it does not go with --dismiss", "give one of them")
+		case !f.suppress && !f.dismiss:
 			return wrongUsage("--suppress", "it does not say what to decide", "give --suppress or --dismiss")
 		}
 		return before(cmd, args)

@@ -166,7 +166,7 @@ func TestQueueUsage(t *testing.T) {
 		{"decide 7 --justification x", "", "--suppress: it does not say what to decide"},
 		{"decide 7 --suppress", "", "--justification: it is missing"},
 		{"decide --suppress --justification x", "", "ENTRY: it is missing"},
-		{"decide --suppress --dismiss --justification x 7", "", "suppress dismiss"},
+		{"decide --suppress --dismiss --justification x 7", "", "--suppress: it does not go with --dismiss"},
 		{"decide --suppress --justification x --all 7", "", "--all: it does not go with ENTRY"},
 		{"decide --suppress --justification x --held", "", "choose among --all"},
 		{"decide --suppress --justification x 7 -", "", "- stands for standard input and goes alone"},
