@@ -71,10 +71,16 @@ func TestAReplayStopsNobodyTwice(t *testing.T) {
 		addr := kind + "@example.com"
 		path, h, body := r.said(kind, "unsubscribe", "replay-"+kind, addr)
 		r.post(path, h, body)
+		if s, _ := r.hooks.Find(kind); s.Recorded != 1 {
+			t.Errorf("%s: %d events are counted as recorded, want 1", kind, s.Recorded)
+		}
 		r.pass(time.Second)
 		r.wish(addr)
 		if status := r.post(path, h, body); status != http.StatusOK || r.denials("news", addr) != "" {
 			t.Errorf("%s: %d, denied by %q", kind, status, r.denials("news", addr))
+		}
+		if s, _ := r.hooks.Find(kind); s.Recorded != 1 {
+			t.Errorf("%s: %d events are counted as recorded after a repetition, want 1", kind, s.Recorded)
 		}
 		// A new event is a new no.
 		r.tell(http.StatusOK, kind, "unsubscribe", "new-"+kind, addr)

@@ -94,6 +94,7 @@ func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (st
 		}
 		identity += "/" + story.Key.String() // a list has no ids; the key is no address, and stays when it is erased
 	}
+	before := a.opt.Ledger.Position().Number
 	o, err := a.write(ctx, e, by, identity, scope, history)
 	if errors.Is(err, ledger.ErrRequestIDReused) && !e.Listed {
 		// The provider has given one id to two things: to events of two addresses, or of two kinds; or the configuration said another
@@ -107,7 +108,7 @@ func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (st
 	if err != nil {
 		return "", err
 	}
-	if o.Created {
+	if o.Created && o.Entry > before { // a repeated call is answered as it was the first time
 		return recorded, nil
 	}
 	return repeated, nil
