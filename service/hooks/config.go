@@ -131,7 +131,7 @@ func readConfig(path string, o *Options) ([]*account, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, yamlFault(err))
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: it holds more than one YAML document: keep one", path)
@@ -161,6 +161,24 @@ func printable(s string) string {
 		return s
 	}
 	return "no id"
+}
+
+// yamlFault says of an unknown key only what its writer can know, not in which type of this program it was looked for.
+func yamlFault(err error) error {
+	var e *yaml.TypeError
+	if !errors.As(err, &e) {
+		return err
+	}
+	var faults []string
+	for _, f := range e.Errors {
+		if where, ok := strings.CutSuffix(f, " not found in type hooks.entry"); ok {
+			f = where + ": there is no such key for a provider"
+		} else if where, ok := strings.CutSuffix(f, " not found in type hooks.file"); ok {
+			f = where + ": there is no such key; the file has one, providers"
+		}
+		faults = append(faults, f)
+	}
+	return errors.New(strings.Join(faults, "; "))
 }
 
 // account checks an entry and makes what it describes.
