@@ -3,12 +3,15 @@ package service
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // listen opens every listener that is on. Off loopback it must be TLS, or plaintext said out loud.
@@ -39,7 +42,7 @@ func (s *Service) listen(secure bool) error {
 		if path, ok := strings.CutPrefix(l.addr, unixPrefix); ok && (plainOnly(l.name) || l.name == "smtp") {
 			n, err := listenUnix(path)
 			if err != nil {
-				return fmt.Errorf("%s: %w", l.flag, err)
+				return fmt.Errorf("%s: %w", l.flag, listenFault(err))
 			}
 			s.listeners[l.name] = n
 			*l.used = l.addr
@@ -54,7 +57,7 @@ func (s *Service) listen(secure bool) error {
 		}
 		n, err := net.Listen("tcp", l.addr)
 		if err != nil {
-			return fmt.Errorf("%s: %w", l.flag, err)
+			return fmt.Errorf("%s: %w", l.flag, listenFault(err))
 		}
 		s.listeners[l.name] = n
 		*l.used = n.Addr().String()
@@ -90,6 +93,24 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// listenFault adds to the error of a listener what there is to be done.
+func listenFault(err error) error {
+	remedy := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = "another process listens there: stop it, or give another port"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		remedy = "this machine has no such address: give one that it has"
+	case errors.Is(err, fs.ErrNotExist):
+		remedy = "make the socket's folder, and let the service's user write into it"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "let the service's user write into the socket's folder; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, remedy)
 }
 
 func loopback(addr string) bool {

@@ -68,13 +68,13 @@ func (h *handlers) provider(sender, id string) (*ProviderStatus, error) {
 		for _, p := range h.Providers.List() {
 			if p.ID == id && p.Sender == s.Name {
 				if !p.API {
-					return nil, &ledger.Error{Kind: errProvider, Field: "id", Problem: "the provider has no API that could be asked", Remedy: "give its api_key_file in the configuration of providers"}
+					return nil, &ledger.Error{Kind: errProvider, Field: "id", Problem: "the provider has no API that could be asked", Remedy: "give its api_key_file in the file of providers; the generic one has only its webhook"}
 				}
 				return &p, nil
 			}
 		}
 	}
-	return nil, &ledger.Error{Kind: ledger.ErrNotFound, Field: "id", Problem: "there is no such provider at this sender", Remedy: "see ListProviders"}
+	return nil, &ledger.Error{Kind: ledger.ErrNotFound, Field: "id", Problem: "there is no such provider at this sender", Remedy: "see \"optout provider list\""}
 }
 
 // providerFault puts the fault of a provider's API into the API's words.

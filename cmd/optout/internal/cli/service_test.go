@@ -292,7 +292,8 @@ func TestServeThatCannotStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--grpc", busy.addr.GRPC}, `--grpc: .*address already in use`},
+		{[]string{"--grpc", busy.addr.GRPC}, `--grpc: .*address already in use \(another process listens there: stop it, or give another port\)`},
+		{[]string{"--smtp", "unix:" + filepath.Join(data, "nowhere", "lmtp")}, `--smtp: .* \(make the socket's folder, and let the service's user write into it\)`},
 		{[]string{"--grpc", "0.0.0.0:0"}, `it is not on loopback, so it needs TLS`},
 		{[]string{"--store", "postgres://user:hunter2@db"}, `only the embedded SQLite store`},
 		{[]string{"--public-url", "mail.example.com"}, `public_url: it must be an absolute`},
