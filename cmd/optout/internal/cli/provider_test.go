@@ -109,5 +109,5 @@ func TestProviderConfigurationThatIsWrong(t *testing.T) {
 	if code != exitNo || stdout != "" {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
-	demand(t, stderr, `^optout: --providers: .*providers.yaml: .*field webhook_secret not found`)
+	demand(t, stderr, `^optout: --providers: .*providers.yaml: .*field webhook_secret: there is no such key for a provider`)
 }
