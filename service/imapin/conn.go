@@ -28,6 +28,8 @@ const (
 	errRefused = fault("the server refused user or password")
 	// errNoMechanism: it knows no way to send a token.
 	errNoMechanism = fault("the server takes no tokens: it offers neither AUTH=OAUTHBEARER nor AUTH=XOAUTH2")
+	// errNoFolder: the server does not open the folder, and does not say that this will pass.
+	errNoFolder = fault("the folder cannot be opened")
 	// errSlow and errFlood: the server keeps no measure.
 	errSlow  = fault("the server did not answer in time")
 	errFlood = fault("the server sent more than was asked for")

@@ -222,6 +222,8 @@ func seeTo(err error) string {
 		return "see to the OAuth file"
 	case errors.Is(err, errTokenRefused):
 		return "see whether the provider lets this client into this mailbox, and to scope in the OAuth file"
+	case errors.Is(err, errNoFolder):
+		return "see that the folder is there, is spelt as the server spells it, and that the user may write in it"
 	case errors.Is(err, errNoMechanism):
 		return "see to the server's settings, or give password-file"
 	}

@@ -387,6 +387,25 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
+// A folder that is not there is named as what is wrong, and is watched once it is there.
+func TestNoSuchFolder(t *testing.T) {
+	r := newReader(t)
+	c := r.owner("INBOX")
+	var log strings.Builder
+	var mu sync.Mutex
+	r.run("Answers", func(o *imapin.Options) { o.Log = slog.New(slog.NewTextHandler(locked{&mu, &log}, nil)) })
+	r.until("the refusal", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(log.String(), "the folder cannot be opened") && strings.Contains(log.String(), "see that the folder is there")
+	})
+	if err := c.Create("Answers", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, c, "Answers", "hello", "x")
+	r.until("the message in the new folder", func() bool { return r.count("hello") == 1 })
+}
+
 type locked struct {
 	mu *sync.Mutex
 	w  io.Writer

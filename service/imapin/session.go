@@ -2,6 +2,8 @@ package imapin
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +97,10 @@ func (s *session) open() error {
 		caps := s.client.Caps()
 		s.idles, s.moves = caps.Has(imap.CapIdle), caps.Has(imap.CapMove)
 		selected, err := s.client.Select(p.mailbox.Folder, &imap.SelectOptions{CondStore: caps.Has(imap.CapCondStore)}).Wait()
+		// Other codes, such as UNAVAILABLE and INUSE (RFC 5530), speak of what passes by itself.
+		if e := refusal(err); e != nil && slices.Contains([]imap.ResponseCode{"", imap.ResponseCodeNonExistent, imap.ResponseCodeTryCreate, imap.ResponseCodeNoPerm}, e.Code) {
+			return fmt.Errorf("%w (%s)", errNoFolder, told(err))
+		}
 		if err != nil {
 			return err
 		}
