@@ -3,6 +3,7 @@ package service
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"optout/service/imapin"
 	"optout/service/intake"
 	"optout/service/ledger"
 	"optout/service/mailgate"
@@ -73,6 +75,13 @@ func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 		}
 		return 0
 	})
+	// A counter that appears only with its first event hides that event from whoever watches for growth.
+	for _, o := range []intake.Outcome{intake.OptedOut, intake.Bounce, intake.Complaint, intake.Queued, intake.Forwarded, intake.Ignored, intake.NotOurs, intake.Failed} {
+		m.mailed.WithLabelValues(label(string(o)))
+	}
+	for _, o := range []string{imapin.Taken, imapin.Failed, imapin.TooLarge, imapin.Disconnected} {
+		m.polled.WithLabelValues(label(o))
+	}
 	m.registry.MustRegister(m.calls, m.pages, m.messages, m.outcomes, m.accepted, m.filtered, m.mailed, m.polled, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -96,9 +105,12 @@ func (m *meters) gate(e mailgate.Event) {
 	}
 }
 
-func (m *meters) inbound(o intake.Outcome) { m.mailed.WithLabelValues(string(o)).Inc() }
+func (m *meters) inbound(o intake.Outcome) { m.mailed.WithLabelValues(label(string(o))).Inc() }
 
-func (m *meters) mailbox(outcome string) { m.polled.WithLabelValues(outcome).Inc() }
+func (m *meters) mailbox(outcome string) { m.polled.WithLabelValues(label(outcome)).Inc() }
+
+// label is the value of a metric's label for what is called so in words.
+func label(words string) string { return strings.ReplaceAll(words, " ", "_") }
 
 func (m *meters) milter(outcome string) { m.filtered.WithLabelValues(outcome).Inc() }
 

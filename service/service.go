@@ -159,6 +159,9 @@ func (s *Service) open(ctx context.Context) error {
 			"behind", behind.Round(time.Second), "remedy", "see to the time service of this machine")
 	}
 	if err := s.bootstrap(ctx); err != nil {
+		if errors.Is(err, ledger.ErrStorageFull) {
+			return fmt.Errorf("--data %s: the volume is full or nearly so, and a new ledger has to be begun: make room (at least 16 MiB must stay free, on larger volumes 2 %%, but never more than 256 MiB)", s.cfg.Data)
+		}
 		return err
 	}
 	if err := s.loadRing(); err != nil {

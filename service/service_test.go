@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -389,6 +390,20 @@ func TestAdminListenerAndShutdown(t *testing.T) {
 		}
 		if strings.Contains(string(b), "@") {
 			t.Errorf("%s shows an address", path)
+		}
+		if path != "/metrics" {
+			continue
+		}
+		// Whoever watches a counter for growth must find it at 0, or its first event goes unseen.
+		guide, err := os.ReadFile("../docs/mail-in.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile("optout_[a-z_]+").FindAllString(string(guide), -1)
+		for _, name := range append(names, `optout_mail_in_total{outcome="failed"} 0`, `optout_mail_in_total{outcome="opted_out"} 0`, `optout_mailbox_total{outcome="disconnected"} 0`) {
+			if !strings.Contains(string(b), name) {
+				t.Errorf("there is no metric %s", name)
+			}
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
