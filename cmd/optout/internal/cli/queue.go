@@ -159,14 +159,14 @@ func (s *queueSummary) tell(w io.Writer, now time.Time, limit uint32) error {
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{s.unknown, "once the ledger knows the address"}, {s.held, "held"}, {s.person, "wait for you"}} {
+	}{{s.unknown, "decide themselves once the ledger knows the address"}, {s.held, "held"}, {s.person, "wait for you"}} {
 		if x.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.what))
 		}
 	}
-	listed := fmt.Sprint(s.all)
+	listed := fmt.Sprintf("%d in all", s.all)
 	if limit > 0 && uint64(s.all) == uint64(limit) {
-		listed = "the oldest " + listed
+		listed = fmt.Sprintf("the oldest %d", s.all)
 	}
 	_, err := fmt.Fprintf(w, "\n%s: %s. Read one: optout queue show ENTRY\n", listed, strings.Join(parts, "; "))
 	return err

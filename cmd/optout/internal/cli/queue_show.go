@@ -52,7 +52,10 @@ func showQueued(w io.Writer, m *optoutv1.QueuedMessage, now time.Time) {
 	state := decides(m, now)
 	switch {
 	case !m.Waiting:
-		state = "it is decided"
+		state = "yes"
+		if m.Address != "" {
+			state += `; how, by whom and why: optout explain ` + m.Address
+		}
 	case m.Held:
 		state = "no: too many came at once, or the address has said yes since; it waits for you"
 	case m.DueAt == nil:
@@ -62,7 +65,7 @@ func showQueued(w io.Writer, m *optoutv1.QueuedMessage, now time.Time) {
 	default:
 		state += ", at " + at(m.DueAt)
 	}
-	rows := [][]string{{"in doubt", doubted(m.Doubt)}, {"decides itself", state}, {"received", at(m.ReceivedAt) + ", by " + word(m.Channel)}, {"concerns", whom(m)}}
+	rows := [][]string{{"in doubt", doubted(m.Doubt)}, {decided(m), state}, {"received", at(m.ReceivedAt) + ", by " + word(m.Channel)}, {"concerns", whom(m)}}
 	for _, texts := range []map[string]string{m.Detail, m.Evidence} {
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
 			if name != "words" && texts[name] != "" {
@@ -80,6 +83,14 @@ func showQueued(w io.Writer, m *optoutv1.QueuedMessage, now time.Time) {
 			fmt.Fprintln(w, "  | "+printable(strings.TrimRight(line, "\r\n")))
 		}
 	}
+}
+
+// decided names the row that says when a message decides itself, or that it is decided.
+func decided(m *optoutv1.QueuedMessage) string {
+	if m.Waiting {
+		return "decides itself"
+	}
+	return "decided"
 }
 
 func claimed(m *optoutv1.QueuedMessage) string {

@@ -107,7 +107,7 @@ func TestQueue(t *testing.T) {
 	in := queueInstallation(t)
 	list := in.do(t, exitOK, "queue", "list")
 	demand(t, list, `(?m)^ +ENTRY +AGE +CLAIM +DOUBT +DECIDES +ADDRESS$`, `(?m)^ +\d+ +0m +bounce +storm +held +p5\d@big.example$`, `(?m)^ +\d+ +0m +complaint +reporter +waits for you +dan@example.net$`,
-		`(?m)^ +\d+ +0m +message +unread +waits for you +`, `(?m)^6: 4 held; 2 wait for you\. `)
+		`(?m)^ +\d+ +0m +message +unread +waits for you +`, `(?m)^6 in all: 4 held; 2 wait for you\. `)
 	demand(t, in.do(t, exitOK, "queue", "list", "--limit", "2"), `(?m)^the oldest 2: 2 held`)
 	for n, args := range map[int][]string{6: {}, 4: {"--held"}, 5: {"--doubt", "storm,unread"}, 1: {"--doubt", "reporter"}, 3: {"--limit", "3"}} {
 		if got := in.queue(t, args...); len(got) != n {
@@ -141,7 +141,7 @@ func TestQueue(t *testing.T) {
 	demand(t, decide(exitOK, "--suppress", entry(complained), entry(complained)), `^suppressed 1 of 1\n$`)
 	demand(t, decide(exitOK, "--dismiss", entry(complained)), `^dismissed 0 of 1; the others were decided before\n$`)
 	demand(t, in.do(t, exitNo, "check", "--topic", "newsletter", "dan@example.net"), `reported mail as spam`)
-	demand(t, in.do(t, exitOK, "queue", "show", entry(complained)), `decides itself +it is decided`)
+	demand(t, in.do(t, exitOK, "queue", "show", entry(complained)), `decided +yes; how, by whom and why: optout explain `)
 	demand(t, decide(exitError, "--suppress", "1"), `has no message 1 in the queue`)
 	demand(t, decide(exitError, "--dismiss", "--all"), `--yes: it is missing: 5 messages would be dismissed`)
 	if got := decide(exitOK, "--dismiss", "--all", "--like", entry(storm[3]), "--yes"); got != "dismissed 4 of 4\n" {
