@@ -71,16 +71,6 @@ func (f *flood) flags() []string {
 	return []string{"--smtp", f.smtp, "--mail-domain", floodDomain}
 }
 
-// take makes n people and their tokens.
-func (f *flood) take(n int) (tokens []string) {
-	f.t.Helper()
-	for len(f.addresses) < n {
-		a, t := f.people.take(f.t, f.service, min(2000, n-len(f.addresses)))
-		f.addresses, tokens = append(f.addresses, a...), append(tokens, t...)
-	}
-	return tokens
-}
-
 // send puts a message for each token into Postfix's queue, over eight connections.
 func (f *flood) send(tokens []string) {
 	var all sync.WaitGroup
@@ -186,7 +176,8 @@ func (f *flood) run(random *rand.Rand, n, kills, fulls int) (lost []string) {
 		faults = append(faults, f.fill)
 	}
 	random.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
-	tokens := f.take(n)
+	addresses, tokens := f.people.take(f.t, f.service, n)
+	f.addresses = addresses
 	began := time.Now()
 	var sending sync.WaitGroup
 	sending.Go(func() { f.send(tokens); f.sent.Store(true) })

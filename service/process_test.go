@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,13 +150,15 @@ func (r *recipients) take(t testing.TB, p *process, n int) (addresses, tokens []
 		r.next++
 		addresses = append(addresses, fmt.Sprintf("p%d.%x@example.com", r.next, r.seed))
 	}
-	resp, err := optoutv1.NewLinkServiceClient(p.conn).BatchIssueLinks(p.ctx(), &optoutv1.BatchIssueLinksRequest{Topic: "news", Addresses: addresses})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range resp.Results {
-		url := l.GetLink().GetUrl()
-		tokens = append(tokens, url[strings.LastIndexByte(url, '/')+1:])
+	for part := range slices.Chunk(addresses, 2000) {
+		resp, err := optoutv1.NewLinkServiceClient(p.conn).BatchIssueLinks(p.ctx(), &optoutv1.BatchIssueLinksRequest{Topic: "news", Addresses: part})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range resp.Results {
+			url := l.GetLink().GetUrl()
+			tokens = append(tokens, url[strings.LastIndexByte(url, '/')+1:])
+		}
 	}
 	return addresses, tokens
 }
