@@ -57,5 +57,5 @@ func (s *Service) mailboxOf(sender string) (string, error) {
 	case sender == ledger.DefaultSender && s.cfg.MailDomain != "":
 		return "unsubscribe@" + s.cfg.MailDomain, nil
 	}
-	return "", fmt.Errorf("sender %q has neither a mail domain nor a contact address, so it is not known whose mail the mailbox holds: give --mail-domain, or optout sender update --contact-address", sender)
+	return "", fmt.Errorf("sender %q has neither a mail domain nor a contact address, so it is not known whose mail the mailbox holds: give --mail-domain; or start without --imap, and set optout sender update --contact-address", sender)
 }

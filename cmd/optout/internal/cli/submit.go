@@ -37,8 +37,12 @@ standard input. Which address of yours a message came to is read from Delivered-
 says it. Lines that end with LF alone are sent with CRLF, as mail has them.
 
 A message is known by what it says, so handing in the same one twice, or one that came by SMTP too, records nothing twice: after
-an error, run the same command again. Of a message of more than 3 MiB the first 3 MiB are sent and it is marked as cut short: a
-bounce in it is read, but no signature can be checked, so who wrote it is unproved.
+an error, run the same command again. But a question that is passed on to a person (serve --mail-out) is so each time. Of a message
+of more than 3 MiB the first 3 MiB are sent and it is marked as cut short: a bounce in it is read, but no signature can be checked,
+so who wrote it is unproved.
+
+Many opt-outs at once that nothing proves are held as a flood. When you know that the mail is genuine, look at some, then:
+optout queue decide --suppress --all --held --justification TEXT
 
 What becomes of each message: opted-out, bounce, complaint, queued, forwarded (to a person), ignored (it asks for nothing, such as
 an automatic answer), not-ours (it names no address of yours). With --json one line a message, in order.
