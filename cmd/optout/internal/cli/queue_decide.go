@@ -156,9 +156,9 @@ func (c *call) chosen(f *decideFlags) (entries []uint64, leftOut int, err error)
 // confirm asks on the terminal whether so many are to be decided. Nobody who could answer is a no.
 func (c *call) confirm(f *decideFlags, n int) error {
 	if !c.Terminal {
-		return wrongUsage("--yes", fmt.Sprintf("it is missing: %d messages would be %s, and there is no terminal to ask on", n, f.done()), "look with \"optout queue list\", then add --yes")
+		return wrongUsage("--yes", fmt.Sprintf("it is missing: %s would be %s, and there is no terminal to ask on", messageCount(n), f.done()), "look with \"optout queue list\", then add --yes")
 	}
-	fmt.Fprintf(c.Stderr, "%d messages will be %s. Go on? [y/N] ", n, f.done())
+	fmt.Fprintf(c.Stderr, "%s will be %s. Go on? [y/N] ", messageCount(n), f.done())
 	answer, err := bufio.NewReader(io.LimitReader(c.Stdin, 100)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -167,6 +167,14 @@ func (c *call) confirm(f *decideFlags, n int) error {
 		return wrongUsage("", "not confirmed: nothing was decided", "answer y, or give --yes")
 	}
 	return nil
+}
+
+// messageCount is a number of messages in words.
+func messageCount(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
 }
 
 // decideAll decides the entries, a chunk after the other. Besides an error it returns what was decided before it.
