@@ -215,7 +215,10 @@ func (p *Poller) Run(ctx context.Context) {
 
 // seeTo says what there is to be done about a refusal; empty where the failure is something else, which may pass by itself.
 func seeTo(err error) string {
+	var certificate *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &certificate):
+		return "see to the server's certificate, or make its authority known to this machine (SSL_CERT_FILE)"
 	case errors.Is(err, errRefused):
 		return "see to the password file"
 	case errors.Is(err, errNoToken):
