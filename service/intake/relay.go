@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -32,9 +33,16 @@ type Relay struct {
 	mu sync.Mutex
 	// restUntil is until when nothing is tried: the server used up the time of a delivery.
 	restUntil time.Time
+	// passed is what was passed on of late; order is a ring of it whose oldest stands at next.
+	passed map[[sha256.Size]byte]struct{}
+	order  [][sha256.Size]byte
+	next   int
 }
 
 const (
+	// maxPassed is how many messages passed on are remembered, so that one that is handed in again is passed on once.
+	maxPassed = 10_000
+
 	relayTimeout = 20 * time.Second
 	// relayRest is how long a server is left alone that used up the time of a delivery. Mail comes from a server of our own over a few
 	// connections, and while it waits here for that server, opt-outs wait behind it.
@@ -55,13 +63,47 @@ var (
 const loopField = "X-Optout-Forwarded"
 
 // Forward passes a message on as it is, to one address, with the null return path: nobody waits for its bounce. Its content is not
-// touched, so its signatures hold. It returns when the server has taken it. Errors: errLoop, errRefused, ErrMailOut.
+// touched, so its signatures hold. It returns when the server has taken it. What it took already, since the start and among the last
+// 10,000, is not passed on again. Errors: errLoop, errRefused, ErrMailOut.
 func (r *Relay) Forward(ctx context.Context, to string, raw []byte) error {
 	end := max(headerEnd(raw), 0)
 	if fieldOf(raw[:end], "x-optout-forwarded") != "" {
 		return errLoop
 	}
-	return r.deliver(ctx, to, io.MultiReader(bytes.NewReader([]byte(loopField+": yes\r\n")), bytes.NewReader(raw)))
+	digest := sha256.New()
+	io.WriteString(digest, to+"\n")
+	digest.Write(raw)
+	id := [sha256.Size]byte(digest.Sum(nil))
+	if r.passedOn(id) {
+		return nil
+	}
+	err := r.deliver(ctx, to, io.MultiReader(bytes.NewReader([]byte(loopField+": yes\r\n")), bytes.NewReader(raw)))
+	if err == nil {
+		r.remember(id)
+	}
+	return err
+}
+
+func (r *Relay) passedOn(id [sha256.Size]byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.passed[id]
+	return ok
+}
+
+func (r *Relay) remember(id [sha256.Size]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.passed == nil {
+		r.passed = map[[sha256.Size]byte]struct{}{}
+	}
+	if len(r.order) < maxPassed {
+		r.order = append(r.order, id)
+	} else {
+		delete(r.passed, r.order[r.next])
+		r.order[r.next], r.next = id, (r.next+1)%maxPassed
+	}
+	r.passed[id] = struct{}{}
 }
 
 func (r *Relay) deliver(ctx context.Context, to string, message io.Reader) error {

@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"mime"
 	"mime/quotedprintable"
@@ -98,6 +99,8 @@ func (r *reply) message(now time.Time) []byte {
 	field("To", r.to)
 	field("Subject", mime.BEncoding.Encode("utf-8", "Auto: "+t[0]))
 	field("Date", now.Format(time.RFC1123Z))
+	_, domain, _ := strings.Cut(r.from, "@")
+	field("Message-ID", "<"+rand.Text()+"@"+domain+">")
 	field("Auto-Submitted", "auto-replied")
 	if id := r.messageID; strings.HasPrefix(id, "<") && strings.HasSuffix(id, ">") && !strings.ContainsAny(id, "\r\n \t") {
 		field("In-Reply-To", id)

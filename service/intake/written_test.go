@@ -210,6 +210,7 @@ func TestQuestionsAreForwarded(t *testing.T) {
 	if len(got) != 1 || !slices.Equal(got[0].To, []string{people}) || got[0].From != "" || !strings.HasSuffix(got[0].Text, question) {
 		t.Fatalf("forwarded: %+v", got)
 	}
+	o.want("handed in again", o.take(at, question), "forwarded", "", false)
 	o.want("it comes back", o.take(at, got[0].Text), "queued", "", false)
 	o.want("the beginning of one", o.take(at, o.mail("fred@example.org", at, "opening hours", "When is your shop open, and"), truncated), "queued", "", false)
 	if n := len(sink.Taken()); n != 1 {
@@ -270,6 +271,9 @@ func TestReplies(t *testing.T) {
 	m, err := mail.ReadMessage(strings.NewReader(got[0].Text))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if id := m.Header.Get("Message-ID"); !strings.HasPrefix(id, "<") || !strings.HasSuffix(id, "@"+domain+">") {
+		t.Errorf("Message-ID: %q", id)
 	}
 	if from, err := m.Header.AddressList("From"); err != nil || len(from) != 1 || *from[0] != (mail.Address{Name: name, Address: at}) {
 		t.Errorf("From: %v, %v, want one of %s", from, err, name)

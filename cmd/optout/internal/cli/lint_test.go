@@ -50,7 +50,7 @@ func TestLint(t *testing.T) {
 		{[]string{file + ".not"}, "", exitError, "FILE.eml"},
 		{[]string{filepath.Dir(file)}, "", exitError, "could not be read"},
 		{nil, "", exitError, "FILE.eml: it is missing"},
-		{[]string{"--rules", file}, "", exitError, "too many"},
+		{[]string{"--rules", file}, "", exitError, "--rules goes alone"},
 		{[]string{"--topic-class", "loud", file}, "", exitError, "it must be one of: commercial, transactional, required"},
 	} {
 		code, stdout, stderr := runWith(t, nil, c.stdin, append([]string{"lint"}, c.args...)...)

@@ -154,12 +154,12 @@ func (s *queueSummary) tell(w io.Writer, now time.Time, limit uint32) error {
 	}
 	var parts []string
 	if s.known > 0 {
-		parts = append(parts, fmt.Sprintf("%d decide themselves, the first %s", s.known, dueIn(s.first, now)))
+		parts = append(parts, fmt.Sprintf("%d decided by the clock, the first %s", s.known, dueIn(s.first, now)))
 	}
 	for _, x := range []struct {
 		n    int
 		what string
-	}{{s.unknown, "decide themselves once the ledger knows the address"}, {s.held, "held"}, {s.person, "wait for you"}} {
+	}{{s.unknown, "decided once the ledger knows the address"}, {s.held, "held"}, {s.person, "for you to decide"}} {
 		if x.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.what))
 		}

@@ -107,7 +107,7 @@ func TestQueue(t *testing.T) {
 	in := queueInstallation(t)
 	list := in.do(t, exitOK, "queue", "list")
 	demand(t, list, `(?m)^ +ENTRY +AGE +CLAIM +DOUBT +DECIDES +ADDRESS$`, `(?m)^ +\d+ +0m +bounce +storm +held +p5\d@big.example$`, `(?m)^ +\d+ +0m +complaint +reporter +waits for you +dan@example.net$`,
-		`(?m)^ +\d+ +0m +message +unread +waits for you +`, `(?m)^6 in all: 4 held; 2 wait for you\. `)
+		`(?m)^ +\d+ +0m +message +unread +waits for you +`, `(?m)^6 in all: 4 held; 2 for you to decide\. `)
 	demand(t, in.do(t, exitOK, "queue", "list", "--limit", "2"), `(?m)^the oldest 2: 2 held`)
 	for n, args := range map[int][]string{6: {}, 4: {"--held"}, 5: {"--doubt", "storm,unread"}, 1: {"--doubt", "reporter"}, 3: {"--limit", "3"}} {
 		if got := in.queue(t, args...); len(got) != n {
@@ -262,7 +262,7 @@ func TestWhenMessagesDecideThemselves(t *testing.T) {
 	}
 	var b strings.Builder
 	sum.tell(&b, now, 0)
-	if want := "\n7: 4 decide themselves, the first any minute; 1 once the ledger knows the address; 1 held; 1 wait for you. Read one: optout queue show ENTRY\n"; b.String() != want {
+	if want := "\n7 in all: 4 decided by the clock, the first any minute; 1 decided once the ledger knows the address; 1 held; 1 for you to decide. Read one: optout queue show ENTRY\n"; b.String() != want {
 		t.Errorf("%q", b.String())
 	}
 }
