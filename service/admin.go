@@ -30,7 +30,7 @@ type meters struct {
 	polled   *prometheus.CounterVec
 }
 
-func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
+func newMeters(l *ledger.Ledger, cert *certificate, now func() time.Time) *meters {
 	m := &meters{registry: prometheus.NewRegistry(),
 		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "optout_rpc_seconds", Help: "Time to answer a call, by method and gRPC code.",
 			Buckets: prometheus.ExponentialBuckets(0.00005, 4, 9)}, []string{"method", "code"}),
@@ -58,6 +58,7 @@ func newMeters(l *ledger.Ledger, now func() time.Time) *meters {
 	count("optout_anchor_failures_total", "Failures to write the tree head off the database.", func() float64 { return float64(c.AnchorFailures.Load()) })
 	gauge("optout_ledger_position", "The head of the ledger.", func() float64 { return float64(l.Position().Number) })
 	gauge("optout_clock_behind_seconds", "How far the clock is behind the newest entry: more than seconds mean that it stood wrong and was set back.", func() float64 { return l.ClockBehind().Seconds() })
+	gauge("optout_certificate_expiry_seconds", "When the certificate in use ends, in Unix time; 0 without TLS.", cert.ends)
 	gauge("optout_addresses", "Address keys that standing holds.", func() float64 { n, _ := l.Known(); return float64(n) })
 	gauge("optout_queue_messages", "Messages that wait in the review queue.", func() float64 { return float64(l.QueueStats().Waiting) })
 	gauge("optout_queue_held_messages", "Messages in the review queue that only a person decides, because too many came at once.", func() float64 { return float64(l.QueueStats().Held) })

@@ -37,7 +37,7 @@ type Config struct {
 	// MailDomain is the domain of unsubscribe addresses; empty for none: then links have no mailto.
 	MailDomain string
 
-	// TLSCert and TLSKey are PEM files for every listener; a listener off loopback needs them.
+	// TLSCert and TLSKey are PEM files for every listener; a listener off loopback needs them. They are read again when they change.
 	TLSCert, TLSKey string
 	// TLSClientCA is a PEM file of the authorities whose client certificates gRPC and admin require (mutual TLS).
 	TLSClientCA string

@@ -1,8 +1,6 @@
 package service
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,45 +121,6 @@ func loopback(addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
-}
-
-// tls reads the certificates: one configuration for recipients and mail servers, one that requires client certificates too
-// where they are asked for. Both are nil without --tls-cert.
-func (c *Config) tls() (server, mutual *tls.Config, err error) {
-	switch {
-	case c.TLSCert == "" && c.TLSKey == "" && c.TLSClientCA == "":
-		return nil, nil, nil
-	case c.TLSCert == "" || c.TLSKey == "":
-		return nil, nil, fmt.Errorf("--tls-cert and --tls-key go together; --tls-client-ca needs both")
-	}
-	cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-	if err != nil {
-		return nil, nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
-	}
-	server = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
-	mutual = server.Clone()
-	if c.TLSClientCA != "" {
-		pem, err := os.ReadFile(c.TLSClientCA)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--tls-client-ca: %w", err)
-		}
-		mutual.ClientCAs = x509.NewCertPool()
-		if !mutual.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("--tls-client-ca: %s holds no PEM certificate", c.TLSClientCA)
-		}
-		mutual.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return server, mutual, nil
-}
-
-// optionalCertificates is the configuration of the public listener: recipients have no certificates, callers of the API may.
-func optionalCertificates(server, mutual *tls.Config) *tls.Config {
-	if server == nil || mutual.ClientCAs == nil {
-		return server
-	}
-	c := server.Clone()
-	c.ClientCAs, c.ClientAuth = mutual.ClientCAs, tls.VerifyClientCertIfGiven
-	return c
 }
 
 func (c *Config) proxies() ([]netip.Prefix, error) {

@@ -103,7 +103,8 @@ func New(ctx context.Context, cfg Config) (_ *Service, err error) {
 			s.close()
 		}
 	}()
-	tlsServer, tlsMutual, err := cfg.tls()
+	cert := &certificate{certFile: cfg.TLSCert, keyFile: cfg.TLSKey, now: cfg.Now, log: cfg.Log}
+	tlsServer, tlsMutual, err := cfg.tls(cert)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func New(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	s.meters = newMeters(s.ledger, s.cfg.Now)
+	s.meters = newMeters(s.ledger, cert, s.cfg.Now)
 	if err := s.adapters(tlsServer, tlsMutual, proxies); err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func (f *serveFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Providers, "providers", "", "`FILE` (YAML) of email service providers: webhooks, suppression lists, pushing; see docs/providers.md (default: none)")
 	fs.StringVar(&f.PublicURL, "public-url", "http://127.0.0.1:7080", "`URL` that every link begins with; without https there is no one-click (RFC 8058)")
 	fs.StringVar(&f.MailDomain, "mail-domain", "", "`DOMAIN` of unsubscribe and bounce addresses (default: links have no mailto)")
-	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener")
+	fs.StringVar(&f.TLSCert, "tls-cert", "", "`FILE` (PEM) with the certificate chain of every listener; read again when it changes")
 	fs.StringVar(&f.TLSKey, "tls-key", "", "`FILE` (PEM) with its key")
 	fs.StringVar(&f.TLSClientCA, "tls-client-ca", "", "`FILE` (PEM) with the authorities of client certificates, which gRPC and admin then require")
 	fs.BoolVar(&f.InsecurePlaintext, "insecure-plaintext", false, "allow plaintext off loopback, behind a proxy that does TLS")
