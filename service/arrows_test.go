@@ -16,18 +16,19 @@ var allowed = map[string][]string{
 	"optout/proto/optout/v1": {},
 
 	// The core.
-	"optout/service/address":  {},
-	"optout/service/standing": {},
-	"optout/service/ledger":   {"optout/service/address", "optout/service/standing"},
-	"optout/service/link":     {},
-	"optout/service/keydir":   {},
-	"optout/service/report":   {"optout/service/link"},
-	"optout/service/words":    {"optout/service/link"},
-	"optout/service/receipt":  {},
-	"optout/service/provider": {},
+	"optout/service/address":    {},
+	"optout/service/standing":   {},
+	"optout/service/ledger":     {"optout/service/address", "optout/service/standing"},
+	"optout/service/link":       {},
+	"optout/service/keydir":     {},
+	"optout/service/report":     {"optout/service/link"},
+	"optout/service/words":      {"optout/service/link"},
+	"optout/service/receipt":    {},
+	"optout/service/provider":   {},
+	"optout/service/secretfile": {},
 
 	// Adapters.
-	"optout/service/hooks":  {"optout/service/address", "optout/service/ledger", "optout/service/provider"},
+	"optout/service/hooks":  {"optout/service/address", "optout/service/ledger", "optout/service/provider", "optout/service/secretfile"},
 	"optout/service/anchor": {"optout/service/ledger"},
 	"optout/service/sqlite": {"optout/service/ledger"},
 	"optout/service/rpc":    {"optout/proto/optout/v1", "optout/service/ledger", "optout/service/link", "optout/service/address", "optout/service/receipt"},
@@ -35,10 +36,10 @@ var allowed = map[string][]string{
 	"optout/service/mailin": {},
 	"optout/service/intake": {"optout/service/ledger", "optout/service/link", "optout/service/report", "optout/service/words", "optout/service/mailauth", "optout/service/mailin"},
 
-	"optout/service/imapin":   {},
+	"optout/service/imapin":   {"optout/service/secretfile"},
 	"optout/service/mailauth": {"optout/service/address"},
 
-	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link"},
+	"optout/service/outgoing": {"optout/service/ledger", "optout/service/link", "optout/service/secretfile"},
 	"optout/service/mailgate": {"optout/service/ledger", "optout/service/outgoing"},
 	"optout/service/milter":   {"optout/service/ledger", "optout/service/outgoing"},
 
@@ -49,7 +50,7 @@ var allowed = map[string][]string{
 
 	// Where the parts meet.
 	"optout/service": {"optout/service/address", "optout/service/anchor", "optout/service/hooks", "optout/service/imapin", "optout/service/intake", "optout/service/keydir", "optout/service/ledger", "optout/service/link",
-		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/provider", "optout/service/receipt", "optout/service/rpc", "optout/service/sqlite", "optout/service/web"},
+		"optout/service/mailauth", "optout/service/mailgate", "optout/service/mailin", "optout/service/milter", "optout/service/outgoing", "optout/service/provider", "optout/service/receipt", "optout/service/rpc", "optout/service/secretfile", "optout/service/sqlite", "optout/service/web"},
 
 	"optout/client":                     {"optout/proto/optout/v1"},
 	"optout/client/clienttest":          {"optout/client", "optout/proto/optout/v1", "optout/service"},

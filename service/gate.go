@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"optout/service/mailgate"
 	"optout/service/outgoing"
+	"optout/service/secretfile"
 )
 
 // GateConfig is what the SMTP gate is told from outside. Each field is a flag that begins with --gate.
@@ -92,11 +92,9 @@ func (s *Service) newGate(tlsServer *tls.Config) error {
 	}
 	up := mailgate.Upstream{Address: c.Upstream, TLS: c.UpstreamTLS, User: c.UpstreamUser}
 	if c.UpstreamPasswordFile != "" {
-		text, err := os.ReadFile(c.UpstreamPasswordFile)
-		if err != nil {
+		if up.Password, err = secretfile.Read(c.UpstreamPasswordFile); err != nil {
 			return fmt.Errorf("--gate-upstream-password-file: %w", err)
 		}
-		up.Password = strings.TrimRight(string(text), "\r\n")
 	}
 	if (up.User == "") != (up.Password == "") {
 		return errors.New("--gate-upstream-user and --gate-upstream-password-file go together")

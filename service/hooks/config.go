@@ -19,6 +19,7 @@ import (
 
 	"optout/service/ledger"
 	"optout/service/provider"
+	"optout/service/secretfile"
 )
 
 // file is the configuration file.
@@ -96,7 +97,6 @@ type account struct {
 const (
 	maxAccounts  = 100
 	maxFile      = 1 << 20
-	maxSecret    = 16 << 10
 	minPoll      = time.Minute
 	maxPoll      = 7 * 24 * time.Hour
 	mostGroups   = 1000
@@ -388,36 +388,14 @@ func checkURL(raw string) error {
 	return errors.New("api_url: it must be an https URL without user, query and fragment: a secret goes there")
 }
 
-// readSecret reads a secret from a file that nobody but its owner and group may read. The path counts from the folder of the
+// readSecret reads a secret from a file. The path counts from the folder of the
 // configuration file.
 func readSecret(dir, path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no file", path)
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("%s may be read or written by everybody (mode %#o): chmod 600 it", path, info.Mode().Perm())
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return "", err
-	}
-	s := strings.TrimSpace(string(text))
-	if s == "" || len(text) > maxSecret {
-		return "", fmt.Errorf("%s must hold the secret and nothing else", path)
-	}
-	return s, nil
+	text, err := secretfile.Read(path)
+	return strings.TrimSpace(text), err
 }
 
 // httpClient is the client for APIs and certificates, when the options give none.

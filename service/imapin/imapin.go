@@ -25,9 +25,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"strings"
 	"time"
+
+	"optout/service/secretfile"
 
 	"github.com/emersion/go-imap/v2"
 )
@@ -127,7 +127,7 @@ func New(o Options) (*Poller, error) {
 	}
 	p := &Poller{o: o, mailbox: m, log: o.Log.With("server", m.Address, "folder", m.Folder), pace: usualPace(), pending: map[imap.UID]*pending{}}
 	if m.OAuthFile == "" {
-		_, err = p.password()
+		_, err = p.proof(context.Background())
 		return p, err
 	}
 	p.tokens = newTokens(m.OAuthFile, o.TLS, o.Now, p.log)
@@ -149,7 +149,10 @@ type proof struct {
 // proof returns what the next connection is to use.
 func (p *Poller) proof(ctx context.Context) (proof, error) {
 	if p.tokens == nil {
-		word, err := p.password()
+		word, err := secretfile.Read(p.mailbox.PasswordFile)
+		if err != nil {
+			err = fmt.Errorf("password-file: %w", err)
+		}
 		return proof{word: word}, err
 	}
 	t, kept, err := p.tokens.get(ctx)
@@ -161,19 +164,6 @@ func (p *Poller) proof(ctx context.Context) (proof, error) {
 		x.until = t.until
 	}
 	return x, nil
-}
-
-// password reads the password.
-func (p *Poller) password() (string, error) {
-	text, err := os.ReadFile(p.mailbox.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("password-file: %w", err)
-	}
-	word := strings.TrimRight(string(text), "\r\n")
-	if word == "" {
-		return "", fault(fmt.Sprintf("password-file %s is empty: write the password into it", p.mailbox.PasswordFile))
-	}
-	return word, nil
 }
 
 // Run watches the mailbox until ctx ends. When the connection fails it logs that and tries again, with growing pauses.

@@ -11,9 +11,10 @@ import (
 	"io"
 	"mime"
 	"net/mail"
-	"os"
 	"slices"
 	"strings"
+
+	"optout/service/secretfile"
 
 	"github.com/emersion/go-msgauth/dkim"
 )
@@ -52,11 +53,11 @@ func NewSigner(keys []string, omit ...string) (*Signer, error) {
 }
 
 func readKey(path string) (crypto.Signer, error) {
-	text, err := os.ReadFile(path)
+	text, err := secretfile.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(text)
+	block, _ := pem.Decode([]byte(text))
 	if block == nil {
 		return nil, errors.New("it holds no PEM block")
 	}
