@@ -165,6 +165,7 @@ func (a *API) after(h http.Header) time.Duration {
 
 // add puts an item on the page; what says nothing about the mailbox is left out.
 func (p *Page) add(e Event) {
+	e.Address = mailbox(e.Address)
 	switch {
 	case e.What == 0:
 	case !usable(e.ID, e.Address):
