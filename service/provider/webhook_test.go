@@ -246,6 +246,14 @@ func TestSendGrid(t *testing.T) {
 	if err != nil || !slices.Equal(brief(d), []string{"unsubscribe a@example.com"}) || d.Unreadable != 3 {
 		t.Errorf("%v, %+v", err, d)
 	}
+	// SendGrid puts the custom arguments of the mail beside its own fields.
+	custom := []byte(`[{"email":"a@example.com","event":"unsubscribe","sg_event_id":"v1","Event":"spring sale","Email":"z@example.com","EMAIL":7,"Sg_Event_Id":"x"},
+{"email":"b@example.com","event":"bounce","type":"bounce","status":"5.1.1","sg_event_id":"v2","Type":"newsletter","Status":"active","Reason":"4.2.2","Timestamp":"x"},
+{"email":"c@example.com","event":"open","type":5,"sg_event_id":"v3"}]`)
+	d, err = p.Receive(t.Context(), &provider.Request{Header: key.Sign(custom, now), Body: custom, At: now})
+	if err != nil || !slices.Equal(brief(d), []string{"unsubscribe a@example.com", "hard-bounce b@example.com"}) || d.Unreadable != 0 {
+		t.Errorf("custom arguments: %v, %+v", err, d)
+	}
 	for _, bad := range []string{"x", "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAL"} {
 		if _, err := provider.NewSendGrid(provider.SendGridOptions{WebhookKey: bad}); err == nil {
 			t.Errorf("the key %q passes", bad)
