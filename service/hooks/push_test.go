@@ -178,6 +178,52 @@ func TestOddAddresses(t *testing.T) {
 	}
 }
 
+// A provider that refuses every address is wrongly set up, or in trouble: none of those opt-outs is passed over, whether they came at
+// once or one by one, and whether the calls take one address or many.
+func TestRefusalsOfAllAreNoRefusals(t *testing.T) {
+	r := newRig(t, ", push: true")
+	said := 0
+	more := func(n int) {
+		for range n {
+			r.stop(fmt.Sprintf("p%03d@example.com", said))
+			said++
+		}
+	}
+	refuse := func(n int) {
+		r.ses.Fail("", append([]int{0}, slices.Repeat([]int{400}, n)...)...) // the list; then what is pushed
+	}
+	pushed := func(when string) {
+		t.Helper()
+		r.ses.Fail("")
+		r.sync("ses")
+		if got := r.ses.Addresses(""); len(got) != said {
+			t.Fatalf("%s: %d of %d opt-outs are on the list", when, len(got), said)
+		}
+	}
+	more(30)
+	refuse(30)
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("30 refusals in a row pass for success")
+	}
+	pushed("at once")
+	for range 3 {
+		more(8)
+		refuse(8)
+		r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}) // the third is an error
+	}
+	if r.hooks.List()[0].PushError == "" {
+		t.Error("24 refusals in a row are no fault")
+	}
+	pushed("one by one")
+	// SES answers 400 too when it wants fewer calls, or the key may not do this (its "common errors").
+	more(3)
+	r.ses.FailAs("ThrottlingException", 0, 400)
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("a call that was throttled passes for one that was refused for its address")
+	}
+	pushed("throttled")
+}
+
 // Drift is told in both directions, and nothing is changed.
 func TestDrift(t *testing.T) {
 	r := newRig(t, "")
