@@ -107,8 +107,8 @@ func (r *runner) pushSome(ctx context.Context, done *Progress) (more bool, err e
 // toPush is the address of an entry that is to be pushed; empty when it is not. known is false when it would be, but its address is
 // not known in clear.
 func (r *runner) toPush(ctx context.Context, s *ledger.Sender, l *ledger.Line) (address string, known bool, err error) {
-	if !r.pushable(s, &l.Entry) || l.Evidence["provider"] == r.id {
-		return "", true, nil // what the provider told us, it has
+	if !r.pushable(s, &l.Entry) || r.has(l) {
+		return "", true, nil
 	}
 	if address, err = r.opt.Ledger.AddressOf(ctx, l); err != nil || address == "" {
 		if standing, _ := r.opt.Ledger.InForce(l.Scope, l.Key); err == nil && standing == 0 {

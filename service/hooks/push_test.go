@@ -224,6 +224,61 @@ func TestRefusalsOfAllAreNoRefusals(t *testing.T) {
 	pushed("throttled")
 }
 
+// A group, or a tag, is not the whole list: whoever is out of it there and of ALL here is pushed, also when it was the provider who
+// told, and until then the comparison says so.
+func TestAPartIsNotTheWhole(t *testing.T) {
+	r := newRig(t, ", push: true")
+	at := r.clock().Add(-time.Minute)
+	body := []byte(`[{"email":"hook@example.com","event":"group_unsubscribe","asm_group_id":11,"sg_event_id":"g1"}]`) // a group of no topic: ALL
+	if got := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); got != http.StatusOK {
+		t.Fatal(got)
+	}
+	for group, addr := range map[int]string{11: "hook@example.com", 12: "list@example.com", 10: "news@example.com"} {
+		r.sendgrid.Add(providertest.Listed{List: "groups", Group: group, Address: addr, Created: at})
+	}
+	r.mailgun.Add(providertest.Listed{List: "unsubscribes", Tags: []string{"sale"}, Address: "list@example.com", Created: at})
+	r.sendgrid.Add(providertest.Listed{List: "groups", Group: 10, Address: "both@example.com", Created: at}) // one is said here too, one is not
+	r.sendgrid.Add(providertest.Listed{List: "groups", Group: 13, Address: "both@example.com", Created: at})
+	by := ledger.By{Channel: ledger.ByAPI}
+	r.must(r.OptOut(t.Context(), by, "", "both@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.must(r.OptOut(t.Context(), by, "", "news@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.stop("list@example.com")
+	compare := func(kind string) (string, hooks.Drift) {
+		t.Helper()
+		var found []string
+		d, err := r.hooks.Compare(t.Context(), kind, func(x hooks.Difference) error {
+			found = append(found, fmt.Sprintf("%v %s", x.HereOnly, x.Address))
+			return nil
+		})
+		r.must(nil, err)
+		slices.Sort(found)
+		return strings.Join(found, ", "), d
+	}
+	if got, d := compare("sendgrid"); got != "false both@example.com, true hook@example.com, true list@example.com" || d.HereOnly != 2 || d.ThereOnly != 1 || d.Agreed != 1 || d.Listed != 4 {
+		t.Errorf("sendgrid: %s, %+v", got, d)
+	}
+	if got, d := compare("mailgun"); got != "true hook@example.com, true list@example.com" || d.HereOnly != 2 || d.Agreed != 0 {
+		t.Errorf("mailgun: %s, %+v", got, d)
+	}
+	for range 2 {
+		r.sync("sendgrid")
+		r.sync("mailgun")
+	}
+	if got := r.sendgrid.Addresses("unsubscribes"); !slices.Equal(got, []string{"both@example.com", "hook@example.com", "list@example.com"}) {
+		t.Errorf("sendgrid: %q", got)
+	}
+	if got, d := compare("sendgrid"); got != "" || d.Agreed != 4 {
+		t.Errorf("sendgrid, after pushing: %s, %+v", got, d)
+	}
+	// What was pushed and is read back stops nobody who has said yes again.
+	r.pass(time.Minute)
+	r.wish("hook@example.com")
+	r.must(nil, r.hooks.Sync(t.Context(), "sendgrid", true, func(hooks.Progress) {}))
+	if d := r.denials("news", "hook@example.com"); d != "" {
+		t.Errorf("an echo beats a later yes: %s", d)
+	}
+}
+
 // Drift is told in both directions, and nothing is changed.
 func TestDrift(t *testing.T) {
 	r := newRig(t, "")
