@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -148,12 +149,20 @@ func (r *runner) pollAll(ctx context.Context, full bool, progress func(Progress)
 			return err
 		}
 	}
+	var refused error
 	for _, list := range r.lister.Lists() {
-		if err := r.pollList(ctx, list, progress); err != nil {
+		err := r.pollList(ctx, list, progress)
+		var api *provider.APIError
+		switch {
+		case errors.As(err, &api) && !api.Temporary(): // the key may still be allowed to read the others
+			if refused == nil {
+				refused = fmt.Errorf("list %s: %w", list, err)
+			}
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return refused
 }
 
 // pollList reads one list, from where it was left. The cursor moves on disk only after the entries of a page are durable.

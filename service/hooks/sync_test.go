@@ -105,6 +105,24 @@ func TestOldNoesThatAreNewOnAList(t *testing.T) {
 	}
 }
 
+// A list that the key may not read is told, and keeps back no other.
+func TestAListThatIsRefused(t *testing.T) {
+	r := newRig(t, "")
+	r.sendgrid.Add(providertest.Listed{List: "spam_reports", Address: "cross@example.com", Created: r.clock().Add(-time.Minute)})
+	r.sendgrid.Fail("", 0, http.StatusForbidden) // unsubscribes; then the groups
+	if err := r.hooks.Sync(t.Context(), "sendgrid", false, func(hooks.Progress) {}); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("%v", err)
+	}
+	if r.denials("news", "cross@example.com") == "" {
+		t.Error("a list that may not be read keeps back the others")
+	}
+	calls := len(r.sendgrid.Calls())
+	r.sendgrid.Fail("", 0, http.StatusTooManyRequests) // no time to go on asking
+	if err := r.hooks.Sync(t.Context(), "sendgrid", false, func(hooks.Progress) {}); err == nil || calls != 5 || len(r.sendgrid.Calls()) != 2 {
+		t.Errorf("%v, %d calls", err, calls)
+	}
+}
+
 // The same no by webhook and by list is one no: a yes after it stands.
 func TestWebhookAndListAreOne(t *testing.T) {
 	r := newRig(t, "")
