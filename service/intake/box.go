@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"slices"
 	"strings"
 
 	"optout/service/ledger"
@@ -56,7 +57,7 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 	}
 	reg := in.o.Ledger.Registry()
 	var owners, contacts []string
-	for _, s := range reg.Senders() {
+	for _, s := range defaultFirst(reg.Senders()) {
 		if s.ContactAddress != "" && lower(s.ContactAddress) == rcpt {
 			contacts = append(contacts, s.Name)
 		}
@@ -87,6 +88,17 @@ func (in *Intake) box(rcpt string) (*box, bool) {
 		return nil, false
 	}
 	return b, true
+}
+
+// defaultFirst puts the default sender first: a question is read by the people of one sender, and where several share an address, a
+// new brand does not take it from those who read it so far.
+func defaultFirst(all []*ledger.Sender) []*ledger.Sender {
+	if i := slices.IndexFunc(all, func(s *ledger.Sender) bool { return s.Name == ledger.DefaultSender }); i > 0 {
+		first := all[i]
+		copy(all[1:], all[:i])
+		all[0] = first
+	}
+	return all
 }
 
 // signed reads a signed address; nil when it is none. A token names its sender itself, so it counts at whatever domain: such addresses

@@ -57,6 +57,17 @@ func TestWhichSenderIsMeant(t *testing.T) {
 	}
 }
 
+// A question at an address that senders share goes to the people of the default sender, whatever the others are called: a new brand
+// does not take it from them.
+func TestWhoReadsQuestionsAtASharedAddress(t *testing.T) {
+	o := newOffice(t, nil)
+	o.brand(&optoutv1.Sender{Name: "a-brand"})
+	o.want("question", o.take(at, o.mail("ann@example.org", at, "Your opening hours?", "When do you open on Saturday?")), "queued", "ann@example.org", false)
+	if q := o.queue(); len(q) != 1 || q[0].Address != "ann@example.org" {
+		t.Errorf("the default sender's queue: %v", q)
+	}
+}
+
 // The service's mail domain stays one of ours when every sender has its own: old footers and feedback loops name it.
 func TestMailDomainOfTheServiceStays(t *testing.T) {
 	o := newOffice(t, nil)
