@@ -58,8 +58,8 @@ func classify(action, code, words string) Class {
 	case code == "5.2.2":
 		return Soft
 	case strings.HasPrefix(code, "5.4."):
-		if code == "5.4.1" && strings.Contains(plain, "access denied") {
-			return Hard // the unknown user of Microsoft 365
+		if code == "5.4.1" && strings.Contains(plain, "access denied") && !refused {
+			return Hard // the unknown user of Microsoft 365, whose "Relay Access Denied" is about a domain that it does not serve
 		}
 		return Soft
 	case strings.HasPrefix(code, "5.7."), strings.HasPrefix(code, "5.6."), strings.HasPrefix(code, "5.3.") && code != "5.3.0":

@@ -16,7 +16,8 @@ var unknownUser = []string{"user unknown", "unknown user", "unknown or illegal u
 // ofSender are words for what is wrong with the sender or its server, whatever else they say: that its mailbox, its domain or its
 // host is unknown, too.
 var ofSender = []string{"sender address", "sender verify", "sender verification", "sender rejected", "invalid sender", "bad sender", "unknown sender", "sender unknown", "sender domain", "domain of sender", "sender's domain",
-	"envelope sender", "after mail from", "reply to mail from", "from header", "header from", "helo command", "client host", "reverse dns", "rdns", "ptr record", "your hostname", "does not accept mail from"}
+	"envelope sender", "after mail from", "reply to mail from", "from header", "header from", "helo command", "client host", "reverse dns", "rdns", "ptr record", "your hostname", "does not accept mail from",
+	"dns mx", "dns ptr", "dns a/aaaa"} // GMX: "mailbox unavailable … invalid DNS MX or A/AAAA resource record"
 
 // unlessTemporary are words that take back the worst: what is tried again may still exist.
 var unlessTemporary = []string{"try again", "temporary", "temporarily"}
@@ -27,12 +28,13 @@ var full = []string{"over quota", "overquota", "over disk quota", "quota exceed"
 	"insufficient disk", "storage is full", "too many messages on the server", "too much mail stored", "exceeded the local limit", "mail box space not enough", "receiving mail at a rate", "receiving mail too quickly", "due to a full mailbox", "voll"}
 
 // blocked are words for mail that is refused for its sender, its content or its size.
-var blocked = []string{"spam", "sender policy framework", "spf", "dkim", "dmarc", "policy", "policies", "blocked", "blacklist", "black list", "blocklist", "block list", "rbl", "reputation", "unsolicited", "authentic", "relaying denied", "relay access denied", "unable to relay",
+var blocked = []string{"spam", "sender policy framework", "spf", "dkim", "dmarc", "policy", "policies", "blocked", "blacklist", "black list", "blocklist", "block list", "rbl", "reputation", "unsolicited", "authentic", "relaying denied", "relay access denied", "relay denied", "relay not allowed", "relaying not allowed", "relaying is not allowed", "relaying prohibited", "relaying is prohibited", "do not relay", "unable to relay",
 	"as a relay", "allowed rcpthosts", "not permitted", "not allowed to", "content reject", "content filter", "virus", "malware", "rate limit", "message too large", "message too big", "message size", "size limit exceed", "maximum incoming message size", "maximum inbound message size",
 	"5.7.", "greylist", "banned", "not accepting mail from", "requires confirmation", "recipient preferences", "remote domains not supported", "mail size limit", "not pre-approved", "mass mailer", "bulk"}
 
 // lost are words for mail that found no way: routes, loops and servers that do not answer (RFC 3463's 4.4 and 5.4).
-var lost = []string{"too many hops", "message looping", "mail loop", "malformed name server reply", "malformed or unexpected name server reply", "could not find a gateway", "connection refused", "connection timed out", "is not responding", "domain is not reachable"}
+var lost = []string{"too many hops", "message looping", "mail loop", "malformed name server reply", "malformed or unexpected name server reply", "could not find a gateway", "connection refused", "connection timed out", "is not responding", "domain is not reachable",
+	"retry timeout exceeded", "retry time not reached", "failing for a long time"} // Exim, with 5.0.0
 
 // notices are types of Diagnostic-Code that some services give to what is no failure: they ask the sender to prove a person.
 var notices = []string{"x-boxbe-notice"}
