@@ -388,8 +388,7 @@ func checkURL(raw string) error {
 	return errors.New("api_url: it must be an https URL without user, query and fragment: a secret goes there")
 }
 
-// readSecret reads a secret from a file. The path counts from the folder of the
-// configuration file.
+// readSecret reads a secret from a file. The path counts from the folder of the configuration file.
 func readSecret(dir, path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)

@@ -37,7 +37,7 @@ type Drift struct {
 	Position uint64
 }
 
-// maxDrift bounds how many addresses of a provider are compared: 25 to 50 octets are held for each, twice for those on both sides.
+// maxDrift bounds how many addresses of a provider are compared: 25 to 50 octets are held for each.
 const maxDrift = 20_000_000
 
 // ErrTooMany: the provider's lists are longer than a comparison takes.
@@ -57,18 +57,48 @@ func (s *Server) Compare(ctx context.Context, id string, found func(Difference) 
 		return d, err
 	}
 	defer release()
-	there := map[[16]byte]bool{}
+	there := listed{}
 	for _, list := range r.lister.Lists() {
 		if err := r.compareList(ctx, list, there, &d, found); err != nil {
 			return d, err
 		}
 	}
 	d.Listed = len(there)
-	return d, r.compareLedger(ctx, there, &d, found)
+	if err := r.compareLedger(ctx, there, &d, found); err != nil {
+		return d, err
+	}
+	for _, m := range there {
+		if m&(denied|met|hereOnly) == denied|met {
+			d.Agreed++
+		}
+	}
+	return d, nil
+}
+
+// listed is what was found about each address on the provider's lists.
+type listed map[[16]byte]mark
+
+// mark is a set of facts about an address.
+type mark uint8
+
+const (
+	// denied: we deny whatever the lists that it is on stop; without it, it is told as being there only.
+	denied mark = 1 << iota
+	// whole: one of those lists stops all mail, not only that of a group or a tag.
+	whole
+	// met: the ledger holds a no of it.
+	met
+	// hereOnly: it is on none of them for all that we deny, and told as being here only.
+	hereOnly
+)
+
+// whole tells whether an item of a list stops all mail that goes through the provider.
+func (a *account) whole(e *provider.Event) bool {
+	return e.Group == "" || a.topic != "" && a.groups[e.Group] == a.topic
 }
 
 // compareList looks up everybody on a list.
-func (r *runner) compareList(ctx context.Context, list string, there map[[16]byte]bool, d *Drift, found func(Difference) error) error {
+func (r *runner) compareList(ctx context.Context, list string, there listed, d *Drift, found func(Difference) error) error {
 	cursor := ""
 	for range maxPages {
 		page, err := r.page(ctx, list, time.Time{}, cursor)
@@ -95,16 +125,20 @@ func (r *runner) compareList(ctx context.Context, list string, there map[[16]byt
 	return ErrTooMany
 }
 
-func (r *runner) compareItem(ctx context.Context, e *provider.Event, there map[[16]byte]bool, d *Drift, found func(Difference) error) error {
+func (r *runner) compareItem(ctx context.Context, e *provider.Event, there listed, d *Drift, found func(Difference) error) error {
 	at, ok := place(e.Address)
 	if !ok {
 		d.Unreadable++
 		return nil
 	}
-	if _, again := there[at]; again {
-		return nil // on another list too
+	m, again := there[at]
+	if r.whole(e) {
+		m |= whole
 	}
-	there[at] = false
+	there[at] = m
+	if again && m&denied == 0 {
+		return nil // on another list too, and told
+	}
 	story, err := r.opt.Ledger.Recipient(ctx, r.sender, e.Address)
 	if errors.Is(err, ledger.ErrInvalidAddress) {
 		d.Unreadable++
@@ -114,9 +148,10 @@ func (r *runner) compareItem(ctx context.Context, e *provider.Event, there map[[
 		return err
 	}
 	if r.denied(story, e) {
-		there[at] = true // counted when the ledger is gone through
+		there[at] = m | denied // counted when the ledger is gone through
 		return nil
 	}
+	there[at] = m &^ denied
 	d.ThereOnly++
 	return found(Difference{Address: e.Address, Why: e.Source, Since: e.Occurred})
 }
@@ -157,7 +192,7 @@ func said(d ledger.Denial) bool {
 }
 
 // compareLedger goes through our noes: of the reasons that the provider can know of too.
-func (r *runner) compareLedger(ctx context.Context, there map[[16]byte]bool, d *Drift, found func(Difference) error) error {
+func (r *runner) compareLedger(ctx context.Context, there listed, d *Drift, found func(Difference) error) error {
 	f := ledger.SuppressionFilter{Sender: r.sender, Reasons: []ledger.Reason{ledger.ReasonOptedOutAll, ledger.ReasonOptedOutCommercial, ledger.ReasonOptedOutTopic, ledger.ReasonComplaint, ledger.ReasonUndeliverable}}
 	p := ledger.Page{Size: ledger.MaxPage}
 	seen := map[[16]byte]bool{}
@@ -180,8 +215,8 @@ func (r *runner) compareLedger(ctx context.Context, there map[[16]byte]bool, d *
 	}
 }
 
-// compareLine looks for one of our noes on the lists. there tells whether an address that is on them is denied by us.
-func (r *runner) compareLine(ctx context.Context, l *ledger.Suppressed, there, seen map[[16]byte]bool, d *Drift, found func(Difference) error) error {
+// compareLine looks for one of our noes on the lists.
+func (r *runner) compareLine(ctx context.Context, l *ledger.Suppressed, there listed, seen map[[16]byte]bool, d *Drift, found func(Difference) error) error {
 	s := r.opt.Ledger.Registry().Sender(r.sender)
 	if l.Address == "" {
 		d.Unknown++
@@ -191,14 +226,15 @@ func (r *runner) compareLine(ctx context.Context, l *ledger.Suppressed, there, s
 	if !ok || seen[at] {
 		return nil
 	}
-	if denied, listed := there[at]; listed {
-		if seen[at] = true; denied {
-			d.Agreed++
+	m, listed := there[at]
+	if listed {
+		if m&denied == 0 {
+			return nil
 		}
-		return nil
+		there[at] = m | met
 	}
-	if !r.concerns(s, &l.Entry) {
-		return nil // a no that the provider need not know
+	if m&whole != 0 || !r.concerns(s, &l.Entry) {
+		return nil // it is there, or need not be
 	}
 	if l.Kind == ledger.OptedOut {
 		story, err := r.opt.Ledger.Recipient(ctx, r.sender, l.Address)
@@ -206,7 +242,9 @@ func (r *runner) compareLine(ctx context.Context, l *ledger.Suppressed, there, s
 			return err // the person wants some of the mail again
 		}
 	}
-	seen[at] = true
+	if seen[at] = true; listed {
+		there[at] |= hereOnly
+	}
 	d.HereOnly++
 	return found(Difference{HereOnly: true, Address: l.Address, Why: l.Reason.String(), Since: ledger.Time(l.At)})
 }

@@ -62,8 +62,8 @@ type runner struct {
 	state  *stateFile
 	// api holds a token of whoever talks to the provider's API: one poll, push or comparison at a time.
 	api chan struct{}
-	// refusals counts addresses in a row that were refused one by one; of whoever holds api.
-	refusals int
+	// run are the addresses refused since the provider last took one; of whoever holds api.
+	run refusals
 	// pace bounds the calls.
 	pace *rate.Limiter
 

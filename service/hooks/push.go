@@ -3,7 +3,6 @@ package hooks
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
 	"time"
 
@@ -108,8 +107,8 @@ func (r *runner) pushSome(ctx context.Context, done *Progress) (more bool, err e
 // toPush is the address of an entry that is to be pushed; empty when it is not. known is false when it would be, but its address is
 // not known in clear.
 func (r *runner) toPush(ctx context.Context, s *ledger.Sender, l *ledger.Line) (address string, known bool, err error) {
-	if !r.pushable(s, &l.Entry) || l.Evidence["provider"] == r.id {
-		return "", true, nil // what the provider told us, it has
+	if !r.pushable(s, &l.Entry) || r.has(l) {
+		return "", true, nil
 	}
 	if address, err = r.opt.Ledger.AddressOf(ctx, l); err != nil || address == "" {
 		if standing, _ := r.opt.Ledger.InForce(l.Scope, l.Key); err == nil && standing == 0 {
@@ -132,9 +131,9 @@ const saveEvery = time.Second
 
 // send makes the calls. The cursor follows, so that after a failure the rest alone is sent again.
 func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error {
-	saved, reached := time.Now(), uint64(0)
+	saved, reached := time.Now(), r.state.pushed()
 	save := func() error {
-		if saved = time.Now(); reached == 0 {
+		if saved = time.Now(); reached == r.state.pushed() {
 			return nil
 		}
 		return r.state.change(func(st *state) { st.Pushed = reached })
@@ -149,7 +148,16 @@ func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error
 				batch = append(batch, o.address)
 			}
 		}
+		if r.run.at = reached; r.run.n == 0 {
+			r.run.before = reached
+		}
 		refused, err := r.suppress(ctx, batch)
+		if err != nil && r.run.n >= maxRefusals {
+			// The set-up is at fault, not those addresses: all of them are sent again, with what follows.
+			done.Refused = max(0, done.Refused-r.run.counted)
+			r.update(func(s *Status) { s.Refused -= uint64(r.run.counted) })
+			reached, r.run = r.run.before, refusals{}
+		}
 		if err != nil {
 			return errors.Join(err, save())
 		}
@@ -164,6 +172,7 @@ func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error
 		})
 		r.count("push", "pushed", len(batch)-refused)
 		r.count("push", "refused", refused)
+		r.run.counted = r.run.n
 		reached, out = out[n-1].position, out[n:]
 		if time.Since(saved) >= saveEvery {
 			if err := save(); err != nil {
@@ -172,6 +181,14 @@ func (r *runner) send(ctx context.Context, out []outgoing, done *Progress) error
 		}
 	}
 	return nil
+}
+
+// refusals is a run of addresses that were refused one by one, with none between them that was taken.
+type refusals struct {
+	// n is how many, and counted how many of them are counted as refused.
+	n, counted int
+	// before is how far the cursor was when the run began, and at how far it is.
+	before, at uint64
 }
 
 // maxRefusals is how many addresses in a row may be refused one by one before that is taken for a fault of the set-up.
@@ -187,13 +204,12 @@ func (r *runner) suppress(ctx context.Context, batch []string) (refused int, err
 	var api *provider.APIError
 	switch {
 	case err == nil:
-		r.refusals = 0
+		r.run = refusals{before: r.run.at, at: r.run.at}
 		return len(which), nil
-	case !errors.As(err, &api) || api.Status != http.StatusBadRequest && api.Status != http.StatusUnprocessableEntity:
+	case !errors.As(err, &api) || !api.OfAddress():
 		return 0, err
 	case len(batch) == 1:
-		if r.refusals++; r.refusals >= maxRefusals {
-			r.refusals = 0
+		if r.run.n++; r.run.n >= maxRefusals {
 			return 0, err
 		}
 		return 1, nil

@@ -178,6 +178,107 @@ func TestOddAddresses(t *testing.T) {
 	}
 }
 
+// A provider that refuses every address is wrongly set up, or in trouble: none of those opt-outs is passed over, whether they came at
+// once or one by one, and whether the calls take one address or many.
+func TestRefusalsOfAllAreNoRefusals(t *testing.T) {
+	r := newRig(t, ", push: true")
+	said := 0
+	more := func(n int) {
+		for range n {
+			r.stop(fmt.Sprintf("p%03d@example.com", said))
+			said++
+		}
+	}
+	refuse := func(n int) {
+		r.ses.Fail("", append([]int{0}, slices.Repeat([]int{400}, n)...)...) // the list; then what is pushed
+	}
+	pushed := func(when string) {
+		t.Helper()
+		r.ses.Fail("")
+		r.sync("ses")
+		if got := r.ses.Addresses(""); len(got) != said {
+			t.Fatalf("%s: %d of %d opt-outs are on the list", when, len(got), said)
+		}
+	}
+	more(30)
+	refuse(30)
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("30 refusals in a row pass for success")
+	}
+	pushed("at once")
+	for range 3 {
+		more(8)
+		refuse(8)
+		r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}) // the third is an error
+	}
+	if r.hooks.List()[0].PushError == "" {
+		t.Error("24 refusals in a row are no fault")
+	}
+	pushed("one by one")
+	// SES answers 400 too when it wants fewer calls, or the key may not do this (its "common errors").
+	more(3)
+	r.ses.FailAs("ThrottlingException", 0, 400)
+	if err := r.hooks.Sync(t.Context(), "ses", false, func(hooks.Progress) {}); err == nil {
+		t.Error("a call that was throttled passes for one that was refused for its address")
+	}
+	pushed("throttled")
+}
+
+// A group, or a tag, is not the whole list: whoever is out of it there and of ALL here is pushed, also when it was the provider who
+// told, and until then the comparison says so.
+func TestAPartIsNotTheWhole(t *testing.T) {
+	r := newRig(t, ", push: true")
+	at := r.clock().Add(-time.Minute)
+	body := []byte(`[{"email":"hook@example.com","event":"group_unsubscribe","asm_group_id":11,"sg_event_id":"g1"}]`) // a group of no topic: ALL
+	if got := r.post("/hooks/sendgrid/sendgrid", r.sendgridKey.Sign(body, r.clock()), body); got != http.StatusOK {
+		t.Fatal(got)
+	}
+	for group, addr := range map[int]string{11: "hook@example.com", 12: "list@example.com", 10: "news@example.com"} {
+		r.sendgrid.Add(providertest.Listed{List: "groups", Group: group, Address: addr, Created: at})
+	}
+	r.mailgun.Add(providertest.Listed{List: "unsubscribes", Tags: []string{"sale"}, Address: "list@example.com", Created: at})
+	r.sendgrid.Add(providertest.Listed{List: "groups", Group: 10, Address: "both@example.com", Created: at}) // one is said here too, one is not
+	r.sendgrid.Add(providertest.Listed{List: "groups", Group: 13, Address: "both@example.com", Created: at})
+	by := ledger.By{Channel: ledger.ByAPI}
+	r.must(r.OptOut(t.Context(), by, "", "both@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.must(r.OptOut(t.Context(), by, "", "news@example.com", ledger.Scope{Kind: ledger.ScopeTopic, Topic: "news"}))
+	r.stop("list@example.com")
+	compare := func(kind string) (string, hooks.Drift) {
+		t.Helper()
+		var found []string
+		d, err := r.hooks.Compare(t.Context(), kind, func(x hooks.Difference) error {
+			found = append(found, fmt.Sprintf("%v %s", x.HereOnly, x.Address))
+			return nil
+		})
+		r.must(nil, err)
+		slices.Sort(found)
+		return strings.Join(found, ", "), d
+	}
+	if got, d := compare("sendgrid"); got != "false both@example.com, true hook@example.com, true list@example.com" || d.HereOnly != 2 || d.ThereOnly != 1 || d.Agreed != 1 || d.Listed != 4 {
+		t.Errorf("sendgrid: %s, %+v", got, d)
+	}
+	if got, d := compare("mailgun"); got != "true hook@example.com, true list@example.com" || d.HereOnly != 2 || d.Agreed != 0 {
+		t.Errorf("mailgun: %s, %+v", got, d)
+	}
+	for range 2 {
+		r.sync("sendgrid")
+		r.sync("mailgun")
+	}
+	if got := r.sendgrid.Addresses("unsubscribes"); !slices.Equal(got, []string{"both@example.com", "hook@example.com", "list@example.com"}) {
+		t.Errorf("sendgrid: %q", got)
+	}
+	if got, d := compare("sendgrid"); got != "" || d.Agreed != 4 {
+		t.Errorf("sendgrid, after pushing: %s, %+v", got, d)
+	}
+	// What was pushed and is read back stops nobody who has said yes again.
+	r.pass(time.Minute)
+	r.wish("hook@example.com")
+	r.must(nil, r.hooks.Sync(t.Context(), "sendgrid", true, func(hooks.Progress) {}))
+	if d := r.denials("news", "hook@example.com"); d != "" {
+		t.Errorf("an echo beats a later yes: %s", d)
+	}
+}
+
 // Drift is told in both directions, and nothing is changed.
 func TestDrift(t *testing.T) {
 	r := newRig(t, "")

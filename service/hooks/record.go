@@ -76,6 +76,9 @@ func (a *runner) record(ctx context.Context, e *provider.Event, history bool) (o
 // enter makes the ledger's call.
 func (a *runner) enter(ctx context.Context, e *provider.Event, history bool) (string, error) {
 	by := ledger.By{Channel: ledger.ByWebhook, Occurred: e.Occurred, Evidence: map[string]string{"provider": a.id, "source": a.id + " " + e.Source, "event": e.ID, "diagnostic": e.Words}}
+	if e.Group != "" {
+		by.Evidence["group"] = e.Group
+	}
 	if e.Among > 1 {
 		by.Evidence["note"] = "the provider cannot tell which of " + strconv.Itoa(e.Among) + " recipients complained"
 	}
@@ -169,7 +172,7 @@ func (a *runner) known(story *ledger.Story, e *provider.Event, scope ledger.Scop
 		if undone[l.Position] {
 			continue
 		}
-		if l.Kind == ledger.OptedOut && l.Position <= pushed && l.Evidence["provider"] != a.id && a.pushable(story.Sender, &l.Entry) && a.shows(e) {
+		if l.Kind == ledger.OptedOut && l.Position <= pushed && !a.has(l) && a.pushable(story.Sender, &l.Entry) && a.shows(e) {
 			// We put it there, unless the person said yes again before it came on the list: then somebody has taken it off in
 			// between, for we push nobody who said yes again, and the person has stopped it anew.
 			again := slices.ContainsFunc(yeses, func(at int64) bool { return at > l.At && at <= listed })
@@ -182,6 +185,12 @@ func (a *runner) known(story *ledger.Story, e *provider.Event, scope ledger.Scop
 		}
 	}
 	return false
+}
+
+// has tells whether an opt-out is one that the provider told us of its whole list, so that it need not be told. Of a part it told us
+// for that part alone, and goes on with the others.
+func (a *account) has(l *ledger.Line) bool {
+	return l.Evidence["provider"] == a.id && l.Evidence["group"] == ""
 }
 
 // shows tells whether what we push shows on the list as this.

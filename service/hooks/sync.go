@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -148,12 +149,20 @@ func (r *runner) pollAll(ctx context.Context, full bool, progress func(Progress)
 			return err
 		}
 	}
+	var refused error
 	for _, list := range r.lister.Lists() {
-		if err := r.pollList(ctx, list, progress); err != nil {
+		err := r.pollList(ctx, list, progress)
+		var api *provider.APIError
+		switch {
+		case errors.As(err, &api) && !api.Temporary(): // the key may still be allowed to read the others
+			if refused == nil {
+				refused = fmt.Errorf("list %s: %w", list, err)
+			}
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return refused
 }
 
 // pollList reads one list, from where it was left. The cursor moves on disk only after the entries of a page are durable.
@@ -200,16 +209,31 @@ func (r *runner) pollList(ctx context.Context, list string, progress func(Progre
 	return &provider.APIError{Problem: "a list of more than 10 000 pages"}
 }
 
-// takePage records what a page holds and is new.
+// takePage records what a page holds and is new. What is dated before since was read by an earlier pass, or was brought to the list
+// after that with the date of long ago: not every provider can tell since when. Whatever of it is not in force is taken as history.
 func (r *runner) takePage(ctx context.Context, page *provider.Page, since time.Time) (int, error) {
-	var fresh []provider.Event
-	for _, e := range page.Items {
-		if !since.IsZero() && !e.Occurred.IsZero() && e.Occurred.Before(since) {
-			continue // an earlier pass has read it: not every provider can tell since when
+	var fresh, old []provider.Event
+	for i := range page.Items {
+		e := &page.Items[i]
+		if since.IsZero() || e.Occurred.IsZero() || !e.Occurred.Before(since) {
+			fresh = append(fresh, *e)
+			continue
 		}
-		fresh = append(fresh, e)
+		story, err := r.opt.Ledger.Recipient(ctx, r.sender, e.Address)
+		switch {
+		case errors.Is(err, ledger.ErrInvalidAddress):
+		case err != nil:
+			return 0, err
+		case !r.denied(story, e):
+			old = append(old, *e)
+		}
 	}
-	return r.recordAll(ctx, fresh, since.IsZero())
+	n, err := r.recordAll(ctx, fresh, since.IsZero())
+	if err != nil {
+		return n, err
+	}
+	more, err := r.recordAll(ctx, old, true)
+	return n + more, err
 }
 
 // page makes one paced call.

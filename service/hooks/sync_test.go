@@ -76,6 +76,53 @@ func TestPolling(t *testing.T) {
 	}
 }
 
+// Noes that somebody brings to a list with the date on which they were said (Mailgun's created_at) are older than the last read, and
+// heard all the same, once.
+func TestOldNoesThatAreNewOnAList(t *testing.T) {
+	r := newRig(t, "")
+	r.list("mailgun", "first@example.com")
+	r.sync("mailgun")
+	r.pass(10 * 24 * time.Hour)
+	r.sync("mailgun")
+	old := r.clock().Add(-300 * 24 * time.Hour)
+	r.mailgun.Add(providertest.Listed{List: "unsubscribes", Address: "brought@example.com", Created: old, Tags: []string{"*"}}, providertest.Listed{List: "unsubscribes", Address: "no address", Created: old})
+	r.sendgrid.Add(providertest.Listed{List: "groups", Group: 10, Address: "group@example.com", Created: old})
+	for i := range 30 { // which are no sign of what the domain's servers do today
+		r.mailgun.Add(providertest.Listed{List: "bounces", Address: fmt.Sprintf("gone%02d@example.net", i), Created: old, Reason: "5.1.1 unknown"})
+	}
+	r.sync("mailgun")
+	r.sync("sendgrid")
+	for _, addr := range []string{"brought@example.com", "group@example.com", "gone00@example.net", "gone29@example.net"} {
+		if r.denials("news", addr) == "" {
+			t.Errorf("%s is not heard", addr)
+		}
+	}
+	r.wish("brought@example.com")
+	before := r.size()
+	r.sync("mailgun")
+	if d := r.denials("news", "brought@example.com"); d != "" || r.size() != before {
+		t.Errorf("read again: %q, %d entries", d, r.size()-before)
+	}
+}
+
+// A list that the key may not read is told, and keeps back no other.
+func TestAListThatIsRefused(t *testing.T) {
+	r := newRig(t, "")
+	r.sendgrid.Add(providertest.Listed{List: "spam_reports", Address: "cross@example.com", Created: r.clock().Add(-time.Minute)})
+	r.sendgrid.Fail("", 0, http.StatusForbidden) // unsubscribes; then the groups
+	if err := r.hooks.Sync(t.Context(), "sendgrid", false, func(hooks.Progress) {}); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("%v", err)
+	}
+	if r.denials("news", "cross@example.com") == "" {
+		t.Error("a list that may not be read keeps back the others")
+	}
+	calls := len(r.sendgrid.Calls())
+	r.sendgrid.Fail("", 0, http.StatusTooManyRequests) // no time to go on asking
+	if err := r.hooks.Sync(t.Context(), "sendgrid", false, func(hooks.Progress) {}); err == nil || calls != 5 || len(r.sendgrid.Calls()) != 2 {
+		t.Errorf("%v, %d calls", err, calls)
+	}
+}
+
 // The same no by webhook and by list is one no: a yes after it stands.
 func TestWebhookAndListAreOne(t *testing.T) {
 	r := newRig(t, "")

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,8 @@ type APIError struct {
 	Status int
 	// After is how long the provider asks to wait; 0 when it does not say.
 	After time.Duration
+	// Kind is the name that AWS gives to what is wrong, such as "BadRequestException"; others give none.
+	Kind string
 	// Problem is said for answers that could not be read.
 	Problem string
 }
@@ -63,13 +66,29 @@ func (e *APIError) Error() string {
 	case e.Status == http.StatusTooManyRequests:
 		return "the provider's API answers 429: too many requests"
 	}
+	if e.Kind != "" {
+		return fmt.Sprintf("the provider's API answers %d, %s", e.Status, e.Kind)
+	}
 	return fmt.Sprintf("the provider's API answers %d", e.Status)
 }
 
 // Temporary tells whether the same call may succeed later without anybody's doing.
 func (e *APIError) Temporary() bool {
-	return e.Status == 0 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout || e.Status >= 500
+	return e.Status == 0 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout || e.Status >= 500 || e.Kind == "ThrottlingException"
 }
+
+// OfAddress tells whether the fault may lie in an address that was sent. AWS answers 400 too when it wants fewer calls, or the key
+// may not make this one (its "common errors"), but names what is wrong.
+func (e *APIError) OfAddress() bool {
+	switch e.Kind {
+	case "", "BadRequestException", "ValidationException", "ValidationError":
+		return e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity
+	}
+	return false
+}
+
+// kindForm is a name of AWS; behind it, after a colon, may stand where it is explained.
+var kindForm = regexp.MustCompile(`^[A-Za-z]{1,60}`)
 
 // ErrUnreachable: there was no answer.
 var ErrUnreachable = errors.New("the provider's API cannot be reached")
@@ -125,7 +144,7 @@ func (a *API) call(ctx context.Context, auth func(*http.Request, []byte) error, 
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
-		return resp.Header, &APIError{Status: resp.StatusCode, After: a.after(resp.Header)}
+		return resp.Header, &APIError{Status: resp.StatusCode, After: a.after(resp.Header), Kind: kindForm.FindString(resp.Header.Get("X-Amzn-ErrorType"))}
 	}
 	limited := &io.LimitedReader{R: resp.Body, N: maxAnswer + 1}
 	if out == nil {
@@ -165,6 +184,7 @@ func (a *API) after(h http.Header) time.Duration {
 
 // add puts an item on the page; what says nothing about the mailbox is left out.
 func (p *Page) add(e Event) {
+	e.Address = mailbox(e.Address)
 	switch {
 	case e.What == 0:
 	case !usable(e.ID, e.Address):

@@ -107,6 +107,19 @@ func text(s string, limit int) string {
 	return strings.TrimSpace(s)
 }
 
+// mailbox is the address alone of what a provider writes for one. Some repeat a recipient as the mail had it, with a name before it
+// or a comment behind (RFC 5322 section 3.4), as SES does now and then in spite of its documentation.
+func mailbox(s string) string {
+	s = strings.TrimSpace(s)
+	if i := strings.LastIndexByte(s, '<'); i >= 0 && strings.HasSuffix(s, ">") {
+		return strings.TrimSpace(s[i+1 : len(s)-1])
+	}
+	if i := strings.IndexByte(s, '('); i > 0 && strings.HasSuffix(s, ")") {
+		return strings.TrimSpace(s[:i])
+	}
+	return s
+}
+
 // usable tells whether id and address can be an event's. An id is kept as evidence, which takes no control characters.
 func usable(id, address string) bool {
 	return id != "" && len(id) <= maxID && utf8.ValidString(id) && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f }) &&

@@ -116,6 +116,7 @@ type Delivery struct {
 
 // add takes over an event: one that says nothing about a mailbox is ignored, and one that no record takes is unreadable.
 func (d *Delivery) add(e Event) {
+	e.Address = mailbox(e.Address)
 	switch {
 	case e.What == 0:
 		d.Ignored++

@@ -87,35 +87,37 @@ func (p *SendGridProvider) Receive(_ context.Context, r *Request) (*Delivery, er
 	return d, nil
 }
 
-// readSendGrid reads one event of a batch.
+// readSendGrid reads one event of a batch. Its names count as they are spelt: SendGrid puts the custom arguments of the mail beside
+// its own fields, and "Event" or "Email" may be one of them, which encoding/json would take for "event" and "email".
 func readSendGrid(d *Delivery, raw []byte) {
+	var fields map[string]json.RawMessage
+	readable := json.Unmarshal(raw, &fields) == nil
 	var e struct {
-		Email   string `json:"email"`
-		Event   string `json:"event"`
-		ID      string `json:"sg_event_id"`
-		At      loose  `json:"timestamp"`
-		Type    string `json:"type"`
-		Reason  loose  `json:"reason"`
-		Status  loose  `json:"status"`
-		Class   loose  `json:"bounce_classification"`
-		GroupID loose  `json:"asm_group_id"`
+		email, event, id                                  string
+		at, kind, reason, status, classification, groupID loose
 	}
-	if json.Unmarshal(raw, &e) != nil {
+	for name, field := range map[string]any{"email": &e.email, "event": &e.event, "sg_event_id": &e.id, "type": &e.kind, "timestamp": &e.at, "reason": &e.reason,
+		"status": &e.status, "bounce_classification": &e.classification, "asm_group_id": &e.groupID} {
+		if value, ok := fields[name]; ok && json.Unmarshal(value, field) != nil {
+			readable = false
+		}
+	}
+	if !readable {
 		d.Unreadable++
 		return
 	}
-	x := Event{ID: e.ID, Address: e.Email, Occurred: seconds(string(e.At)), Source: "event/" + text(e.Event, 40)}
-	switch e.Event {
+	x := Event{ID: e.id, Address: e.email, Occurred: seconds(string(e.at)), Source: "event/" + text(e.event, 40)}
+	switch e.event {
 	case "unsubscribe":
 		x.What = Unsubscribed
 	case "group_unsubscribe":
-		x.What, x.Group = Unsubscribed, string(e.GroupID)
+		x.What, x.Group = Unsubscribed, text(string(e.groupID), 128)
 	case "spamreport":
 		x.What = Complained
 	case "bounce":
-		x.Words, x.Source = text(string(e.Reason), maxWords), "event/bounce/"+text(e.Type, 40)
-		x.Status = statusOf(string(e.Status), x.Words)
-		x.What = sendGridBounce(e.Type, string(e.Class), x.Status, x.Words)
+		x.Words, x.Source = text(string(e.reason), maxWords), "event/bounce/"+text(string(e.kind), 40)
+		x.Status = statusOf(string(e.status), x.Words)
+		x.What = sendGridBounce(string(e.kind), string(e.classification), x.Status, x.Words)
 	case "group_resubscribe":
 		d.Resubscribed++
 		return
@@ -207,7 +209,7 @@ func (p *SendGridProvider) groups(ctx context.Context) (*Page, error) {
 	}
 	page := &Page{}
 	for _, i := range items {
-		page.add(Event{ID: "groups/" + string(i.GroupID) + "/" + string(i.Created), Address: string(i.Email), Occurred: seconds(string(i.Created)), Group: string(i.GroupID),
+		page.add(Event{ID: "groups/" + string(i.GroupID) + "/" + string(i.Created), Address: string(i.Email), Occurred: seconds(string(i.Created)), Group: text(string(i.GroupID), 128),
 			What: Unsubscribed, Source: "list/groups", Listed: true})
 	}
 	return page, nil

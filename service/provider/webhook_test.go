@@ -73,6 +73,8 @@ var sesRecords = []struct {
 	{"complaint, not tried", `{"notificationType":"Complaint","complaint":{"complainedRecipients":[{"emailAddress":"a@example.com"}],"complaintSubType":"OnAccountSuppressionList","feedbackId":"c4"}}`, nil, 1},
 	{"unsubscribed by the header", `{"eventType":"Subscription","mail":{"destination":["r@example.com"]},"subscription":{"contactList":"ContactListName","timestamp":"2022-01-12T01:00:17.910Z","source":"UnsubscribeHeader","newTopicPreferences":{"unsubscribeAll":true,"topicSubscriptionStatus":[{"topicName":"ExampleTopicName","subscriptionStatus":"OptOut"}]},"oldTopicPreferences":{"unsubscribeAll":false,"topicSubscriptionStatus":[{"topicName":"ExampleTopicName","subscriptionStatus":"OptIn"}]}}}`, []string{"unsubscribe r@example.com"}, 0},
 	{"unsubscribed from a topic", `{"eventType":"Subscription","mail":{"destination":["r@example.com"]},"subscription":{"newTopicPreferences":{"unsubscribeAll":false,"topicSubscriptionStatus":[{"topicName":"T","subscriptionStatus":"OptOut"},{"topicName":"U","subscriptionStatus":"OptOut"}]},"oldTopicPreferences":{"unsubscribeAll":false,"topicSubscriptionStatus":[{"topicName":"T","subscriptionStatus":"OptIn"},{"topicName":"U","subscriptionStatus":"OptOut"}]}}}`, []string{"unsubscribe r@example.com group:T"}, 0},
+	{"recipients with names", `{"notificationType":"Bounce","bounce":{"bounceType":"Permanent","bounceSubType":"General","bouncedRecipients":[{"emailAddress":"Jane Doe <jane@example.com>","status":"5.1.1","action":"failed"},{"emailAddress":"\"Doe, <J>\" < joe@example.com >","status":"5.1.1","action":"failed"},{"emailAddress":"ann@example.com (Ann (of) Ex)","status":"5.1.1","action":"failed"},{"emailAddress":"Max \"Max <max@example.com>","status":"5.1.1","action":"failed"}],"feedbackId":"n1"}}`, []string{"hard-bounce jane@example.com", "hard-bounce joe@example.com", "hard-bounce ann@example.com", "hard-bounce max@example.com"}, 0},
+	{"unsubscribed, with a name", `{"eventType":"Subscription","mail":{"destination":["Jane Doe <jane@example.com>"]},"subscription":{"newTopicPreferences":{"unsubscribeAll":true},"oldTopicPreferences":{}}}`, []string{"unsubscribe jane@example.com"}, 0},
 	{"subscribed again", `{"eventType":"Subscription","mail":{"destination":["r@example.com"]},"subscription":{"newTopicPreferences":{"unsubscribeAll":false},"oldTopicPreferences":{"unsubscribeAll":true}}}`, nil, 0},
 	{"delivery", `{"notificationType":"Delivery","delivery":{"recipients":["jane@example.com"]}}`, nil, 1},
 	{"the test message", `Successfully validated SNS topic for Amazon SES event publishing.`, nil, 1},
@@ -243,6 +245,14 @@ func TestSendGrid(t *testing.T) {
 	d, err = p.Receive(t.Context(), &provider.Request{Header: key.Sign(mixed, now), Body: mixed, At: now})
 	if err != nil || !slices.Equal(brief(d), []string{"unsubscribe a@example.com"}) || d.Unreadable != 3 {
 		t.Errorf("%v, %+v", err, d)
+	}
+	// SendGrid puts the custom arguments of the mail beside its own fields.
+	custom := []byte(`[{"email":"a@example.com","event":"unsubscribe","sg_event_id":"v1","Event":"spring sale","Email":"z@example.com","EMAIL":7,"Sg_Event_Id":"x"},
+{"email":"b@example.com","event":"bounce","type":"bounce","status":"5.1.1","sg_event_id":"v2","Type":"newsletter","Status":"active","Reason":"4.2.2","Timestamp":"x"},
+{"email":"c@example.com","event":"open","type":5,"sg_event_id":"v3"}]`)
+	d, err = p.Receive(t.Context(), &provider.Request{Header: key.Sign(custom, now), Body: custom, At: now})
+	if err != nil || !slices.Equal(brief(d), []string{"unsubscribe a@example.com", "hard-bounce b@example.com"}) || d.Unreadable != 0 {
+		t.Errorf("custom arguments: %v, %+v", err, d)
 	}
 	for _, bad := range []string{"x", "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAL"} {
 		if _, err := provider.NewSendGrid(provider.SendGridOptions{WebhookKey: bad}); err == nil {

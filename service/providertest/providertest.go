@@ -42,6 +42,7 @@ type API struct {
 	calls  []string
 	status []int // what the next calls answer instead; 0 lets one through
 	after  string
+	kind   string // X-Amzn-ErrorType of those answers
 }
 
 // serve starts an API that answers by handler once the credential is right.
@@ -56,6 +57,9 @@ func serve(t testing.TB, authentic func(*http.Request) bool, answer func(*API, h
 			if a.status = a.status[1:]; status != 0 {
 				if a.after != "" {
 					w.Header().Set("Retry-After", a.after)
+				}
+				if a.kind != "" {
+					w.Header().Set("X-Amzn-ErrorType", a.kind)
 				}
 				http.Error(w, "an error that names person@example.com", status)
 				return
@@ -90,7 +94,14 @@ func (a *API) Remove(address string) {
 func (a *API) Fail(after string, statuses ...int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.after, a.status = after, statuses
+	a.after, a.status, a.kind = after, statuses, ""
+}
+
+// FailAs is Fail with the name that AWS gives to what is wrong.
+func (a *API) FailAs(kind string, statuses ...int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.after, a.status, a.kind = "", statuses, kind
 }
 
 // Calls are the requests that came, and forgets them.

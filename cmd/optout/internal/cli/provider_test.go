@@ -90,7 +90,7 @@ providers:
 	demand(t, in.do(t, exitError, "provider", "sync", "nosuch"), `there is no such provider`)
 	postmark.Fail("", 401)
 	demand(t, in.do(t, exitError, "provider", "sync", "news-mail"), `answers 401: look at the API key`)
-	demand(t, in.do(t, exitNo, "provider", "list"), `news-mail: reading the lists failed: the provider's API answers 401`)
+	demand(t, in.do(t, exitNo, "provider", "list"), `news-mail: reading the lists failed: list suppressions: the provider's API answers 401`)
 	if code := in.stop(); code != exitOK {
 		t.Errorf("exit %d: %s", code, in.log)
 	}

@@ -190,13 +190,23 @@ func letters(d *os.File, path string, progress func(int), yield func(Message, er
 				yield(Message{}, err)
 				return false
 			}
-			more := yield(Message{Where: name, Text: &meter{f, progress}}, nil)
+			more := letter(f, name, progress, yield)
 			f.Close()
 			if !more {
 				return false
 			}
 		}
 	}
+}
+
+// letter reads one file of a Maildir, which Dovecot may have compressed (its plugin mail_compress), and reports whether to go on.
+func letter(f *os.File, name string, progress func(int), yield func(Message, error) bool) bool {
+	in, _, err := Open(f, progress)
+	if err != nil {
+		yield(Message{}, fmt.Errorf("%s: %w", name, err))
+		return false
+	}
+	return yield(Message{Where: name, Text: in}, nil)
 }
 
 // meter tells how many octets are read.
