@@ -27,16 +27,21 @@ var forwarders = []string{"staff@hotmail.com"} // Microsoft's Junk Mail Reportin
 // complaint reads a feedback report.
 func (r *Report) complaint(w *walker) {
 	r.Kind, r.Standard = Complaint, true
-	f := &Feedback{}
+	f, several := &Feedback{}, false
 	for _, g := range groups(w.feedback) {
 		for _, x := range g {
 			switch x.name {
 			case "feedback-type":
-				f.Type = strings.ToLower(word(x.value))
+				t := strings.ToLower(word(x.value))
+				several = several || f.Type != "" && f.Type != t
+				f.Type = t
 			case "original-rcpt-to", "removal-recipient":
 				f.name(x.value)
 			}
 		}
+	}
+	if several { // RFC 5965 section 3.1 has it exactly once; which one is meant, nobody knows
+		f.Type = ""
 	}
 	if f.Type == "xarf" {
 		f.xarf(w)

@@ -138,6 +138,8 @@ func TestComplaints(t *testing.T) {
 		"opt-out of old": {"Feedback-Type: opt-out\nVersion: 0.1\nRemoval-Recipient: ann@example.com\n", true, "ann@example.com"},
 		"not spam":       {"Feedback-Type: not-spam\nVersion: 1\nOriginal-Rcpt-To: ann@example.com\n", false, "ann@example.com"},
 		"auth failure":   {"Feedback-Type: auth-failure\nVersion: 1\n", false, ""},
+		"two types":      {"Feedback-Type: not-spam\nFeedback-Type: abuse\nVersion: 1\n", false, ""},
+		"one type twice": {"Feedback-Type: abuse\nFeedback-Type: abuse\nVersion: 1\n", true, ""},
 		"unknown type":   {"Feedback-Type: cosmic\nVersion: 1\n", false, ""},
 	} {
 		r := Parse([]byte(arf(c.fields, ours)))

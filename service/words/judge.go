@@ -28,6 +28,8 @@ type verdict struct {
 	cancels bool
 	// words is how many it has.
 	words int
+	// topic: it only names what it is about, as "mailing list" does: no word is left unexplained and nothing in it is doubtful.
+	topic bool
 	// own: the person wrote it. Of a subject that is not always so.
 	own bool
 }
@@ -64,9 +66,11 @@ func (d *dictionary) weighWords(text, from string, signed bool) verdict {
 			if f.rest < bestRest {
 				bestRest = f.rest
 				v.meaning, v.language = Perhaps, l.tag
+				v.topic = f.rest == 0 && f.demand == 0
 			}
 		}
 	}
+	v.topic = v.topic && v.meaning == Perhaps && !doubt && !long
 	if v.meaning == Other && explained && !doubt {
 		v.meaning = neutral
 	}
@@ -193,12 +197,14 @@ func weigh(subject, body verdict) verdict {
 		switch {
 		case subject.own && subject.meaning != Empty:
 			return subject
-		case subject.meaning == Stop: // "Re: unsubscribe" answers something of that name
+		case subject.meaning == Stop, // "Re: unsubscribe" answers something of that name
+			subject.meaning == Perhaps && body.meaning == Empty:
 			return perhaps(subject)
 		}
 	case Stop:
 		switch {
 		case !subject.own || subject.meaning == Stop || subject.meaning == neutral || subject.meaning == Empty:
+		case subject.topic && body.clear:
 		case subject.meaning == Perhaps, !body.clear, subject.words > maxTopic:
 			return perhaps(body)
 		}

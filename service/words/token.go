@@ -146,7 +146,7 @@ func isApostrophe(c rune) bool {
 // isName reports whether a word has a capital first and others besides.
 func isName(s string) bool {
 	c := firstRune(s)
-	return unicode.IsUpper(c) && (utf8.RuneCountInString(s) == 1 || strings.ContainsFunc(s, unicode.IsLower))
+	return unicode.IsUpper(c) && (utf8.RuneCountInString(s) == 1 || strings.ContainsFunc(s, func(c rune) bool { return unicode.IsLetter(c) && !unicode.IsUpper(c) })) // "Mª"
 }
 
 // firstVisible is the first character that is no white space.
