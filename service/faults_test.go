@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -109,6 +110,44 @@ func TestFullDisk(t *testing.T) {
 	waitFor(t, func() bool { return p.press(tokens[1]) && p.press(tokens[2]) })
 	if lost := p.inForce(t, addresses); len(lost) > 0 {
 		t.Errorf("%d opt-outs are not in force", len(lost))
+	}
+}
+
+// Messages that are kept must not take the disk from the ledger: strangers send them, as many and as large as they like.
+func TestKeptMailLeavesTheLedgerItsDisk(t *testing.T) {
+	ledgertest.Require(t, "a small file system needs root", os.Getuid() == 0)
+	dir := t.TempDir()
+	must(t, "mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", dir)
+	t.Cleanup(func() { exec.Command("umount", "-l", dir).Run() })
+	data := filepath.Join(dir, "data")
+	p := newInstallation(t, data, "--mail-domain", "unsub.example.com", "--keep-mail", "24h")
+	defer p.kill()
+	people := recipients{seed: 1}
+	addresses, tokens := people.take(t, p, 1)
+	feedback := optoutv1.NewFeedbackServiceClient(p.conn)
+	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", 34_000) // 2.6 MB
+	for i := range 45 {
+		_, err := feedback.SubmitReport(p.ctx(), &optoutv1.SubmitReportRequest{Recipients: []string{"stop@unsub.example.com"},
+			Message: fmt.Appendf(nil, "From: x%d@example.net\r\nSubject: stop\r\n\r\n%s", i, body)})
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(data, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < 16<<20 { // the store's watermark: it refuses writes within a second
+		t.Errorf("only %d octets are left for the ledger", free)
+	}
+	if !p.press(tokens[0]) {
+		t.Error("an opt-out is refused")
+	}
+	if lost := p.inForce(t, addresses); len(lost) > 0 {
+		t.Error("the opt-out is not in force")
+	}
+	if kept, _ := filepath.Glob(filepath.Join(data, "mail", "*", "*.eml")); len(kept) == 0 {
+		t.Error("nothing was kept: nothing was shown")
 	}
 }
 

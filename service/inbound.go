@@ -73,7 +73,7 @@ func (s *Service) newIntake() (err error) {
 		return errors.New("--reply needs --mail-out HOST:PORT, the mail server that takes the replies")
 	}
 	if c.KeepMail > 0 {
-		o.Keep = &intake.Keep{Folder: filepath.Join(s.cfg.Data, mailFolder), For: c.KeepMail, Now: s.cfg.Now}
+		o.Keep = &intake.Keep{Folder: filepath.Join(s.cfg.Data, mailFolder), For: c.KeepMail, Spares: s.store.Spares, Now: s.cfg.Now}
 	}
 	if o.Relays, err = prefixes("--mail-relay", c.Relays); err != nil {
 		return err

@@ -20,25 +20,34 @@ type Keep struct {
 	Folder string
 	// For is how long.
 	For time.Duration
-	Now func() time.Time
+	// Spares reports whether the volume has n octets to spare, which the ledger will not need.
+	Spares func(n int64) bool
+	Now    func() time.Time
 
-	mu     sync.Mutex
-	day    string
-	octets int64 // kept on that day
+	mu      sync.Mutex
+	day     string
+	octets  int64 // kept on that day
+	writing int64 // octets that are being written, of which Spares does not know yet
+	told    bool  // on that day, that the volume has no space to spare
 }
 
 // maxKept is how many octets are kept of one day's mail: the ledger needs the disk more than a flood does.
 const maxKept = 1 << 30
 
-// errKeptFull is told once a day.
-var errKeptFull = fmt.Errorf("%d octets of today's mail are kept already: no more are today", maxKept)
+var (
+	// errKeptFull is told once a day.
+	errKeptFull = fmt.Errorf("%d octets of today's mail are kept already: no more are today", maxKept)
+	// errScarce is told once a day too.
+	errScarce = errors.New("the volume of --data has no space to spare, which the ledger needs: no mail is kept until it has")
+)
 
-// room takes room for n octets on a day. ok is false when there is none left; err says so the first time.
+// room takes room for n octets on a day, to be given back when they are written. ok is false when there is none left; err says so the
+// first time.
 func (k *Keep) room(day string, n int64) (ok bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.day != day {
-		k.day, k.octets = day, 0
+		k.day, k.octets, k.told = day, 0, false
 		kept, _ := os.ReadDir(filepath.Join(k.Folder, day)) // before a restart; without a folder, nothing
 		for _, f := range kept {
 			if info, err := f.Info(); err == nil {
@@ -47,10 +56,18 @@ func (k *Keep) room(day string, n int64) (ok bool, err error) {
 		}
 	}
 	before := k.octets
-	k.octets += n
-	if k.octets <= maxKept {
+	if before+n <= maxKept {
+		if !k.Spares(k.writing + n) {
+			if !k.told {
+				k.told, err = true, errScarce
+			}
+			return false, err
+		}
+		k.writing += n
+		k.octets += n
 		return true, nil
 	}
+	k.octets += n
 	if before <= maxKept {
 		return false, errKeptFull
 	}
@@ -62,7 +79,14 @@ const (
 	keptFile  = ".eml"
 )
 
-// Save makes the message durable, if it is not kept yet: the beginning that the intake sees. Beyond a GiB a day nothing is kept.
+func (k *Keep) written(n int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.writing -= n
+}
+
+// Save makes the message durable, if it is not kept yet: the beginning that the intake sees. Beyond a GiB a day, and where the volume
+// has no space to spare, nothing is kept.
 func (k *Keep) Save(m *mailin.Message) error {
 	today := k.Now().UTC().Format(dayLayout)
 	day := filepath.Join(k.Folder, today)
@@ -70,9 +94,11 @@ func (k *Keep) Save(m *mailin.Message) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if ok, err := k.room(today, int64(len(m.Raw))); !ok {
+	n := int64(len(m.Raw))
+	if ok, err := k.room(today, n); !ok {
 		return err
 	}
+	defer k.written(n)
 	if err := os.MkdirAll(day, 0o700); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 // A kept message is destroyed when its time is over, and not before; what else lies in the folder is left alone.
 func TestKeepEnds(t *testing.T) {
 	now := time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC)
-	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Now: func() time.Time { return now }}
+	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Spares: always, Now: func() time.Time { return now }}
 	if err := k.Clean(); err != nil {
 		t.Fatalf("nothing kept yet: %v", err)
 	}
@@ -42,7 +42,7 @@ func TestKeepEnds(t *testing.T) {
 // A flood cannot fill the disk with what is kept; the next day there is room again.
 func TestKeepIsBounded(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Now: func() time.Time { return now }}
+	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: 24 * time.Hour, Spares: always, Now: func() time.Time { return now }}
 	if err := k.Save(NewMessage([]byte("first"))); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestKeepIsBounded(t *testing.T) {
 	if err := os.Truncate(filepath.Join(day, oneOf(t, day)), maxKept); err != nil { // as if as much were kept
 		t.Fatal(err)
 	}
-	restarted := &Keep{Folder: k.Folder, For: k.For, Now: k.Now}
+	restarted := &Keep{Folder: k.Folder, For: k.For, Spares: always, Now: k.Now}
 	if err := restarted.Save(NewMessage([]byte("after a restart"))); err == nil {
 		t.Error("a restart makes room")
 	}
@@ -69,6 +69,43 @@ func TestKeepIsBounded(t *testing.T) {
 		t.Errorf("kept: %v", found)
 	}
 }
+
+// Nothing is kept that the ledger's volume cannot spare, however many are being written at once: that is told once a
+// day, and when there is space again messages are kept again.
+func TestKeepLeavesTheLedgerItsSpace(t *testing.T) {
+	space, now := int64(100), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	k := &Keep{Folder: filepath.Join(t.TempDir(), "mail"), For: time.Hour, Spares: func(n int64) bool { return n <= space }, Now: func() time.Time { return now }}
+	big := make([]byte, 101)
+	for i, told := range []bool{true, false, false} {
+		big[0] = byte(i)
+		if err := k.Save(NewMessage(big)); (err != nil) != told {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	if ok, _ := k.room(k.day, 60); !ok {
+		t.Error("60 of 100 octets are refused")
+	}
+	if ok, _ := k.room(k.day, 60); ok {
+		t.Error("two messages at once are given 120 of 100 octets")
+	}
+	k.written(60)
+	space = 200
+	for i := range 2 {
+		big[1] = byte(i + 1)
+		if err := k.Save(NewMessage(big)); err != nil {
+			t.Error(err)
+		}
+	}
+	if found, _ := filepath.Glob(filepath.Join(k.Folder, "*", "*.eml")); len(found) != 2 {
+		t.Errorf("kept: %v", found)
+	}
+	space, now = 0, now.Add(24*time.Hour)
+	if err := k.Save(NewMessage([]byte("again"))); err == nil {
+		t.Error("it is not told on the next day")
+	}
+}
+
+func always(int64) bool { return true }
 
 // oneOf is the name of the only file in a folder.
 func oneOf(t *testing.T, folder string) string {

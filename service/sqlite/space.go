@@ -68,6 +68,16 @@ func (sp *space) look(log *slog.Logger) error {
 	return nil
 }
 
+// spareTimes is how many times the watermark must stay free after what else is written to the volume.
+const spareTimes = 4
+
+// Spares reports whether n octets of something that the ledger does not need may be written to its volume: four times the watermark
+// must be free after that, so that it never comes to where writes to the ledger are refused.
+func (s *Store) Spares(n int64) bool {
+	free, _, err := freeSpace(s.space.dir)
+	return err == nil && free >= spareTimes*s.space.minFree+uint64(n)
+}
+
 // freeSpace returns what an unprivileged user may still write, and the size of the volume, in octets.
 func freeSpace(dir string) (free, size uint64, err error) {
 	var fs unix.Statfs_t
