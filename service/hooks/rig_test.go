@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +134,19 @@ func (r *rig) must(_ any, err error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// compare returns what is found on one side alone, in order, and the sums.
+func (r *rig) compare(id string) (string, hooks.Drift) {
+	r.t.Helper()
+	var found []string
+	d, err := r.hooks.Compare(r.t.Context(), id, func(x hooks.Difference) error {
+		found = append(found, fmt.Sprintf("%v %s", x.HereOnly, x.Address))
+		return nil
+	})
+	r.must(nil, err)
+	slices.Sort(found)
+	return strings.Join(found, ", "), d
 }
 
 // open opens ledger and providers on the folder; close ends them, as a crash that lost nothing would.

@@ -176,8 +176,8 @@ func TestPeersFaults(t *testing.T) {
 			}
 			return false
 		}}, fail: []string{"get-again", "post", "post-multipart", "post-repeat", "post-agent", "post-parallel"}, warn: []string{"post-multipart-rfc", "post-empty"}},
-		"a link that works once": {server: &server{answer: post(func(s *server, w http.ResponseWriter, _ *http.Request) bool {
-			if ok, _ := s.mailable(context.TODO()); ok {
+		"a link that works once": {server: &server{answer: post(func(s *server, w http.ResponseWriter, r *http.Request) bool {
+			if ok, _ := s.mailable(r.Context()); ok {
 				return false
 			}
 			http.Error(w, "already", http.StatusNotFound)
